@@ -1,0 +1,39 @@
+//! Settings of a FUSE host.
+
+use forebay_service::ByteSize;
+use forebay_types::Address;
+use serde::Deserialize;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Settings of a FUSE host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FuseConfig {
+    /// An empty directory.
+    pub mount_point: PathBuf,
+    /// The master.
+    pub master: Address,
+    /// Unix socket of the node's worker; absent: pages are streamed from other nodes.
+    #[serde(default)]
+    pub worker_socket: Option<PathBuf>,
+    /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere (the process has others).
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// Let other users read.
+    #[serde(default)]
+    pub allow_other: bool,
+    /// FUSE passthrough where the kernel has it; off for comparison.
+    #[serde(default = "yes")]
+    pub passthrough: bool,
+    /// Memory for metadata cache, listings and read-ahead.
+    #[serde(default = "memory")]
+    pub memory: ByteSize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn memory() -> ByteSize {
+    ByteSize(128 << 20)
+}

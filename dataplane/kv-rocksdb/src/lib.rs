@@ -1,0 +1,1 @@
+//! The key-value trait over RocksDB; the only crate that links it.

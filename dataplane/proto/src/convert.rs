@@ -1,0 +1,160 @@
+//! Conversions between wire and vocabulary. Those from the wire check.
+
+use crate::v1;
+use forebay_types as types;
+use forebay_types::{Code, ContentVersion, FileId, FileKind, Ino, MountId};
+use tonic::{Status, metadata::MetadataValue};
+
+/// Name of the metadata entry that carries the number of a [`Code`].
+const CODE_KEY: &str = "forebay-code";
+
+/// A gRPC status that carries `code`, so that the other side gets exactly it back.
+pub fn status(code: Code, message: impl Into<String>) -> Status {
+    let grpc = match code {
+        Code::NotFound => tonic::Code::NotFound,
+        Code::AlreadyExists => tonic::Code::AlreadyExists,
+        Code::PermissionDenied => tonic::Code::PermissionDenied,
+        Code::NoSpace | Code::QuotaExceeded => tonic::Code::ResourceExhausted,
+        Code::Busy | Code::Stale => tonic::Code::Aborted,
+        Code::Timeout => tonic::Code::DeadlineExceeded,
+        Code::NotLeader | Code::Unavailable => tonic::Code::Unavailable,
+        Code::Unsupported => tonic::Code::Unimplemented,
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::Corrupt => tonic::Code::DataLoss,
+        Code::Internal => tonic::Code::Internal,
+        Code::NotEmpty | Code::NotDirectory | Code::IsDirectory | Code::ReadOnly => {
+            tonic::Code::FailedPrecondition
+        }
+    };
+    let mut status = Status::new(grpc, message);
+    status.metadata_mut().insert(CODE_KEY, MetadataValue::from(u32::from(code as u8)));
+    status
+}
+
+/// The code of a status, whoever made it.
+pub fn code_of(status: &Status) -> Code {
+    let own = status.metadata().get(CODE_KEY).and_then(|v| v.to_str().ok());
+    if let Some(number) = own.and_then(|v| v.parse().ok()) {
+        return Code::from_number(number);
+    }
+    match status.code() {
+        tonic::Code::NotFound => Code::NotFound,
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Code::Timeout,
+        tonic::Code::Unavailable | tonic::Code::Unknown => Code::Unavailable,
+        tonic::Code::Unimplemented => Code::Unsupported,
+        tonic::Code::InvalidArgument => Code::InvalidArgument,
+        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => Code::PermissionDenied,
+        tonic::Code::ResourceExhausted => Code::NoSpace,
+        _ => Code::Internal,
+    }
+}
+
+fn invalid(what: &str) -> Status {
+    status(Code::InvalidArgument, format!("request lacks or garbles {what}"))
+}
+
+impl From<types::Attr> for v1::Attr {
+    fn from(a: types::Attr) -> v1::Attr {
+        v1::Attr {
+            ino: a.ino.0,
+            directory: a.kind == FileKind::Directory,
+            size: a.size,
+            mtime_ns: a.mtime_ns,
+            mode: u32::from(a.mode),
+            uid: a.uid,
+            gid: a.gid,
+            version: a.version.0,
+        }
+    }
+}
+
+impl From<v1::Attr> for types::Attr {
+    fn from(a: v1::Attr) -> types::Attr {
+        types::Attr {
+            ino: Ino(a.ino),
+            kind: if a.directory { FileKind::Directory } else { FileKind::File },
+            size: a.size,
+            mtime_ns: a.mtime_ns,
+            mode: (a.mode & 0o7777) as u16,
+            uid: a.uid,
+            gid: a.gid,
+            version: ContentVersion(a.version),
+        }
+    }
+}
+
+impl From<types::FileRef> for v1::FileRef {
+    fn from(f: types::FileRef) -> v1::FileRef {
+        v1::FileRef {
+            ino: f.id.ino.0,
+            version: f.id.version.0,
+            mount: f.mount.0,
+            key: f.key,
+            fingerprint: Some(v1::Fingerprint {
+                size: f.fingerprint.size,
+                mtime_ns: f.fingerprint.mtime_ns,
+                etag: f.fingerprint.etag,
+            }),
+        }
+    }
+}
+
+impl TryFrom<v1::FileRef> for types::FileRef {
+    type Error = Status;
+    fn try_from(f: v1::FileRef) -> Result<types::FileRef, Status> {
+        let fp = f.fingerprint.ok_or_else(|| invalid("fingerprint"))?;
+        Ok(types::FileRef {
+            id: FileId { ino: Ino(f.ino), version: ContentVersion(f.version) },
+            mount: MountId(f.mount),
+            key: f.key,
+            fingerprint: types::Fingerprint {
+                size: fp.size,
+                mtime_ns: fp.mtime_ns,
+                etag: fp.etag,
+            },
+        })
+    }
+}
+
+impl From<FileId> for v1::FileId {
+    fn from(id: FileId) -> v1::FileId {
+        v1::FileId { ino: id.ino.0, version: id.version.0 }
+    }
+}
+
+impl From<v1::FileId> for FileId {
+    fn from(id: v1::FileId) -> FileId {
+        FileId { ino: Ino(id.ino), version: ContentVersion(id.version) }
+    }
+}
+
+/// A mount's row and its specification.
+pub fn mount_to_wire(id: MountId, spec: types::MountSpec) -> v1::Mount {
+    v1::Mount {
+        id: id.0,
+        path: spec.path,
+        uri: spec.uri,
+        options: spec.options,
+        sync: spec.sync.to_string(),
+    }
+}
+
+/// Back from [`mount_to_wire`].
+pub fn mount_from_wire(m: v1::Mount) -> Result<(MountId, types::MountSpec), Status> {
+    let sync = m.sync.parse().map_err(|_| invalid("sync policy"))?;
+    let spec = types::MountSpec { path: m.path, uri: m.uri, options: m.options, sync };
+    Ok((MountId(m.id), spec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_survives_the_wire() {
+        for code in Code::ALL {
+            assert_eq!(code_of(&status(*code, "x")), *code);
+        }
+        assert_eq!(code_of(&Status::unavailable("x")), Code::Unavailable);
+    }
+}

@@ -1,0 +1,60 @@
+//! Orderly end of a process: every background task belongs to one [`Shutdown`].
+
+use std::future::Future;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Owns background tasks: hands them the signal to stop, and waits for them.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Nothing running, nothing asked to stop.
+    pub fn new() -> Shutdown {
+        Shutdown::default()
+    }
+
+    /// Runs `task` until it ends or shutdown begins, whichever is first: it is dropped at its next
+    /// await then.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let token = self.token.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Runs `task`, which watches the token itself and ends in its own order.
+    pub fn spawn_graceful<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        task: impl FnOnce(CancellationToken) -> F,
+    ) {
+        self.tasks.spawn(task(self.token.clone()));
+    }
+
+    /// Resolves when shutdown has begun.
+    pub async fn begun(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Whether shutdown has begun.
+    pub fn has_begun(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Begins shutdown without waiting.
+    pub fn begin(&self) {
+        self.token.cancel();
+    }
+
+    /// Begins shutdown and waits for every task.
+    pub async fn finish(&self) {
+        self.token.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,123 @@
+//! The mount table's vocabulary.
+
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+/// One under store mounted at a path of the tree. Holds no secret: credentials come from the
+/// environment of the processes that talk to the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountSpec {
+    /// Absolute path in the cluster's tree, normalised: `/`, `/models/llama`.
+    pub path: String,
+    /// `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///dir`.
+    pub uri: String,
+    /// Options of the under store (endpoint, region, path_style, anonymous …).
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// When the metadata is compared with the under store again.
+    #[serde(default)]
+    pub sync: SyncPolicy,
+}
+
+/// When cached metadata is compared with the under store again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SyncPolicy {
+    /// Only on request (`forebay fs sync`).
+    Never,
+    /// On the first touch after this long.
+    Interval(Duration),
+    /// Before every answer.
+    Always,
+}
+
+impl Default for SyncPolicy {
+    fn default() -> SyncPolicy {
+        SyncPolicy::Interval(Duration::from_secs(60))
+    }
+}
+
+impl fmt::Display for SyncPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncPolicy::Never => f.write_str("never"),
+            SyncPolicy::Always => f.write_str("always"),
+            SyncPolicy::Interval(d) if d.subsec_millis() == 0 => write!(f, "{}s", d.as_secs()),
+            SyncPolicy::Interval(d) => write!(f, "{}ms", d.as_millis()),
+        }
+    }
+}
+
+impl From<SyncPolicy> for String {
+    fn from(policy: SyncPolicy) -> String {
+        policy.to_string()
+    }
+}
+
+impl TryFrom<String> for SyncPolicy {
+    type Error = String;
+    fn try_from(text: String) -> Result<SyncPolicy, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for SyncPolicy {
+    type Err = String;
+    fn from_str(text: &str) -> Result<SyncPolicy, String> {
+        let bad = || {
+            format!(
+                "bad sync policy '{text}': use never, always, or an interval such as 500ms, 30s, 5m, 1h"
+            )
+        };
+        match text {
+            "never" => return Ok(SyncPolicy::Never),
+            "always" => return Ok(SyncPolicy::Always),
+            _ => {}
+        }
+        let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let number: u64 = text[..unit].parse().map_err(|_| bad())?;
+        let millis = match &text[unit..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(bad()),
+        };
+        match number.checked_mul(millis) {
+            None | Some(0) => Err(bad()),
+            Some(ms) => Ok(SyncPolicy::Interval(Duration::from_millis(ms))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_policies_read_back() {
+        for text in ["never", "always", "30s", "500ms", "3600s"] {
+            assert_eq!(
+                text.parse::<SyncPolicy>().map(|p| p.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        assert_eq!(
+            "5m".parse(),
+            Ok(SyncPolicy::Interval(Duration::from_secs(300)))
+        );
+        for text in [
+            "",
+            "5",
+            "0s",
+            "1d",
+            "s",
+            "-1s",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
+            assert!(text.parse::<SyncPolicy>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! End-to-end scenarios, the demonstration and the benchmark.
