@@ -15,7 +15,10 @@ pub struct Error {
 impl Error {
     /// An error of a kind.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into() }
+        Error {
+            code,
+            message: message.into(),
+        }
     }
 
     /// Its kind.

@@ -1,9 +1,36 @@
 //! The client of masters and workers: connections, placement, the metadata cache, and readers.
 //! Used by the FUSE host, the workers (to reach each other), and the command line.
+//!
+//! Layers, lowest first: [`channel`] (connections), [`call`] (retry and error mapping), [`master`] and
+//! [`worker`] (typed stubs), [`topology`] (who is there), then [`namespace`] (metadata with leases),
+//! [`reader`] (bytes from other nodes) and [`socket`] (the worker of this node).
+//!
+//! It holds no policy of the cache and never writes.
 
+pub mod call;
+mod changes;
+pub mod channel;
 pub mod error;
+mod flight;
 pub mod local;
+pub mod master;
+mod metacache;
 pub mod namespace;
 pub mod placement;
+pub mod reader;
+pub mod seqpacket;
+pub mod socket;
+pub mod topology;
+mod watch;
+mod window;
+pub mod worker;
 
 pub use error::{Error, Result};
+pub use local::{Ensured, LeaseId, LocalFile, LocalWorker};
+pub use master::Master;
+pub use namespace::{Invalidation, Leased, Listing, Namespace};
+pub use reader::RemoteReader;
+pub use socket::SocketWorker;
+pub use topology::{Topology, TopologyCache, WorkerInfo};
+pub use watch::HEARTBEAT;
+pub use worker::WorkerPool;

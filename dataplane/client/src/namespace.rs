@@ -3,11 +3,24 @@
 //! An answer is kept for as long as the master granted and only while the `Watch` stream lives; when
 //! the stream breaks, everything is forgotten, also in the kernel.
 
-use crate::Result;
-use bytes::Bytes;
-use forebay_types::{Address, Attr, FileRef, Ino, Name};
-use std::{sync::Arc, time::Duration};
+use crate::{
+    Error, Result, changes::Change, flight::Flights, master::Master, metacache::MetaCache, watch,
+};
+use bytes::{Bytes, BytesMut};
+use forebay_proto::v1;
+use forebay_types::{Address, Attr, Code, FileRef, Ino, Name};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// Most entries of a directory that is fetched whole because of lookups in it.
+const PREFETCH_ENTRIES: usize = 65_536;
+/// Invalidations that a receiver may lag behind.
+const BACKLOG: usize = 4_096;
 
 /// Something with the time for which it may be kept.
 #[derive(Clone, Debug)]
@@ -29,6 +42,36 @@ pub struct Listing {
     pub entries: Vec<(Name, Attr)>,
 }
 
+impl Listing {
+    /// The attributes of a name.
+    pub fn find(&self, name: &Name) -> Option<Attr> {
+        let at = self.entries.binary_search_by(|(n, _)| n.cmp(name)).ok()?;
+        Some(self.entries[at].1)
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        let row = size_of::<(Name, Attr)>();
+        self.entries
+            .iter()
+            .map(|(name, _)| row + name.as_bytes().len())
+            .sum::<usize>() as u64
+            + 128
+    }
+
+    pub(crate) fn holds(&self, ino: Ino) -> bool {
+        self.directory.ino == ino || self.entries.iter().any(|(_, attr)| attr.ino == ino)
+    }
+
+    pub(crate) fn holds_any(&self, inodes: &HashSet<Ino>) -> bool {
+        inodes.contains(&self.directory.ino)
+            || self
+                .entries
+                .iter()
+                .any(|(_, attr)| inodes.contains(&attr.ino))
+    }
+}
+
 /// What somebody else's kernel must forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalidation {
@@ -42,71 +85,345 @@ pub enum Invalidation {
 
 /// The namespace; cheap to clone.
 #[derive(Clone)]
-pub struct Namespace {}
+pub struct Namespace {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) master: Master,
+    cluster: String,
+    pub(crate) cache: MetaCache,
+    changes: broadcast::Sender<Invalidation>,
+    lookups: Flights<(Ino, Name), Result<Leased<Option<Attr>>>>,
+    attrs: Flights<Ino, Result<Leased<Attr>>>,
+    listings: Flights<Ino, Result<Leased<Arc<Listing>>>>,
+    prefetches: Flights<Ino, Result<Option<Leased<Arc<Listing>>>>>,
+    files: Flights<Ino, Result<FileRef>>,
+}
 
 impl Namespace {
     /// Connects, opens a session, and starts to watch. `cache_bytes` bounds the metadata cache.
     pub async fn connect(
-        _master: &Address,
-        _cache_bytes: u64,
-        _shutdown: tokio_util::sync::CancellationToken,
+        master: &Address,
+        cache_bytes: u64,
+        shutdown: CancellationToken,
     ) -> Result<Namespace> {
-        todo!()
+        let master = Master::new(master);
+        let session = watch::open_session(&master).await?;
+        let stream = watch::open(&master, session.session).await?;
+        let inner = Arc::new(Inner {
+            master,
+            cluster: session.cluster,
+            cache: MetaCache::new(cache_bytes),
+            changes: broadcast::Sender::new(BACKLOG),
+            lookups: Flights::new(),
+            attrs: Flights::new(),
+            listings: Flights::new(),
+            prefetches: Flights::new(),
+            files: Flights::new(),
+        });
+        inner.cache.watched();
+        let watching = watch::run(inner.clone(), session.session, stream);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = watching => {}
+            }
+        });
+        Ok(Namespace { inner })
     }
 
     /// The cluster's identity.
     pub fn cluster(&self) -> &str {
-        todo!()
+        &self.inner.cluster
+    }
+
+    /// The master's address.
+    pub fn master(&self) -> &Address {
+        self.inner.master.address()
     }
 
     /// A name in a directory; `None` (also leased) if there is no such name. Ready at the first poll
     /// when cached.
-    pub async fn lookup(&self, _parent: Ino, _name: &Name) -> Result<Leased<Option<Attr>>> {
-        todo!()
+    pub async fn lookup(&self, parent: Ino, name: &Name) -> Result<Leased<Option<Attr>>> {
+        let inner = &self.inner;
+        let now = Instant::now();
+        if let Some(hit) = inner.cache.lookup(parent, name, now) {
+            return Ok(hit);
+        }
+        let mark = inner.cache.mark();
+        if inner.cache.missed(parent, now) {
+            let ask = || inner.clone().fetch_small(parent, mark);
+            // A failure here is no answer to the question; the lookup below gives the right one.
+            if let Ok(Some(listing)) = inner.prefetches.join(parent, mark, ask).await {
+                return Ok(Leased {
+                    value: listing.value.find(name),
+                    valid: listing.valid,
+                });
+            }
+        }
+        let ask = || inner.clone().fetch_lookup(parent, name.clone(), mark);
+        inner.lookups.join((parent, name.clone()), mark, ask).await
     }
 
     /// Attributes. Ready at the first poll when cached.
-    pub async fn attr(&self, _ino: Ino) -> Result<Leased<Attr>> {
-        todo!()
+    pub async fn attr(&self, ino: Ino) -> Result<Leased<Attr>> {
+        let inner = &self.inner;
+        if let Some(hit) = inner.cache.attr(ino, Instant::now()) {
+            return Ok(hit);
+        }
+        let mark = inner.cache.mark();
+        inner
+            .attrs
+            .join(ino, mark, || inner.clone().fetch_attr(ino, mark))
+            .await
     }
 
     /// A directory, whole. Ready at the first poll when cached.
-    pub async fn read_dir(&self, _dir: Ino) -> Result<Leased<Arc<Listing>>> {
-        todo!()
+    pub async fn read_dir(&self, dir: Ino) -> Result<Leased<Arc<Listing>>> {
+        let inner = &self.inner;
+        if let Some(hit) = inner.cache.listing(dir, Instant::now()) {
+            return Ok(hit);
+        }
+        let mark = inner.cache.mark();
+        inner
+            .listings
+            .join(dir, mark, || inner.clone().fetch_listing(dir, mark))
+            .await
     }
 
     /// What a worker needs to fetch the file. Ready at the first poll when cached.
-    pub async fn file_ref(&self, _ino: Ino) -> Result<FileRef> {
-        todo!()
+    pub async fn file_ref(&self, ino: Ino) -> Result<FileRef> {
+        let inner = &self.inner;
+        if let Some(hit) = inner.cache.file(ino) {
+            return Ok(hit);
+        }
+        let mark = inner.cache.mark();
+        inner
+            .files
+            .join(ino, mark, || inner.clone().fetch_file(ino, mark))
+            .await
     }
 
     /// Tells the master that the under store has another content.
-    pub async fn report_stale(&self, _file: &FileRef) -> Result<()> {
-        todo!()
+    pub async fn report_stale(&self, file: &FileRef) -> Result<()> {
+        let report = || {
+            let (mut metadata, file) = (
+                self.inner.master.metadata(),
+                v1::FileRef::from(file.clone()),
+            );
+            async move { metadata.report_stale(file).await }
+        };
+        self.inner
+            .master
+            .retrying("report of stale content", report)
+            .await
+            .map(|_| ())
     }
 
     /// Changes from now on; a receiver that lags must treat it as [`Invalidation::All`].
     pub fn invalidations(&self) -> broadcast::Receiver<Invalidation> {
-        todo!()
+        self.inner.changes.subscribe()
     }
 }
 
-/// Reads files of other nodes: pages streamed from their home workers, with read-ahead.
-pub struct RemoteReader {}
-
-impl RemoteReader {
-    /// A reader whose read-ahead holds at most `budget` bytes in all.
-    pub fn new(_master: &Address, _budget: u64) -> RemoteReader {
-        todo!()
+impl Inner {
+    /// Applies what the master says: first here, then to those who listen.
+    pub(crate) fn apply(&self, message: v1::Invalidation) {
+        if message.all {
+            self.cache.forget_all();
+            self.tell(Invalidation::All);
+            return;
+        }
+        let entries = message.entries.into_iter().filter_map(|entry| {
+            Some(Change::Entry(
+                Ino(entry.parent),
+                Name::new(compact(&entry.name)).ok()?,
+            ))
+        });
+        let inodes = message
+            .inodes
+            .into_iter()
+            .map(|ino| Change::Inode(Ino(ino)));
+        let changes: Vec<Change> = entries.chain(inodes).collect();
+        if changes.is_empty() {
+            return;
+        }
+        self.cache.invalidate(&changes);
+        for change in changes {
+            self.tell(match change {
+                Change::Entry(parent, name) => Invalidation::Entry(parent, name),
+                Change::Inode(ino) => Invalidation::Inode(ino),
+            });
+        }
     }
 
-    /// The bytes of a range (cut at the end of the file), from the best home that answers.
-    pub async fn read(&self, _file: &FileRef, _range: std::ops::Range<u64>) -> Result<Bytes> {
-        todo!()
+    /// The stream broke: leases are void.
+    pub(crate) fn lost(&self) {
+        self.cache.unwatched();
+        self.tell(Invalidation::All);
     }
 
-    /// The file is no longer open: its read-ahead may go.
-    pub fn forget(&self, _file: &FileRef) {
-        todo!()
+    fn tell(&self, invalidation: Invalidation) {
+        // Nobody listening is fine.
+        let _ = self.changes.send(invalidation);
     }
+
+    async fn fetch_lookup(
+        self: Arc<Self>,
+        parent: Ino,
+        name: Name,
+        mark: u64,
+    ) -> Result<Leased<Option<Attr>>> {
+        let ask = || {
+            let mut metadata = self.master.metadata();
+            let request = v1::LookupRequest {
+                parent: parent.0,
+                name: name.clone().into_bytes(),
+            };
+            async move { metadata.lookup(request).await }
+        };
+        let now = Instant::now();
+        let answer = self.master.retrying("lookup", ask).await?.into_inner();
+        let attr = answer.attr.map(Attr::from);
+        let lease = Duration::from_millis(answer.lease_ms);
+        let valid = self
+            .cache
+            .put_lookup(mark, (parent, &name), attr, lease, now);
+        Ok(Leased { value: attr, valid })
+    }
+
+    async fn fetch_attr(self: Arc<Self>, ino: Ino, mark: u64) -> Result<Leased<Attr>> {
+        let ask = || {
+            let mut metadata = self.master.metadata();
+            async move { metadata.get_attr(v1::GetAttrRequest { ino: ino.0 }).await }
+        };
+        let now = Instant::now();
+        let answer = self.master.retrying("getattr", ask).await?.into_inner();
+        let attr = Attr::from(answer.attr.ok_or_else(|| self.garbled("getattr"))?);
+        let lease = Duration::from_millis(answer.lease_ms);
+        Ok(Leased {
+            value: attr,
+            valid: self.cache.put_attr(mark, attr, lease, now),
+        })
+    }
+
+    async fn fetch_file(self: Arc<Self>, ino: Ino, mark: u64) -> Result<FileRef> {
+        let ask = || {
+            let mut metadata = self.master.metadata();
+            async move { metadata.open_file(v1::OpenFileRequest { ino: ino.0 }).await }
+        };
+        let answer = self.master.retrying("open", ask).await?.into_inner();
+        let mut file = FileRef::try_from(answer).map_err(|_| self.garbled("open"))?;
+        file.key = compact(&file.key);
+        self.cache.put_file(mark, &file);
+        Ok(file)
+    }
+
+    async fn fetch_listing(self: Arc<Self>, dir: Ino, mark: u64) -> Result<Leased<Arc<Listing>>> {
+        self.list(dir, 0, mark).await
+    }
+
+    /// The listing of a directory that is not too large; `None` if it is.
+    async fn fetch_small(
+        self: Arc<Self>,
+        dir: Ino,
+        mark: u64,
+    ) -> Result<Option<Leased<Arc<Listing>>>> {
+        // A listing cut at the limit must not be taken for a whole one.
+        let listing = self.collect(dir, PREFETCH_ENTRIES as u64 + 1).await?;
+        if listing.0.entries.len() > PREFETCH_ENTRIES {
+            return Ok(None);
+        }
+        Ok(Some(self.keep(listing, mark)))
+    }
+
+    async fn list(&self, dir: Ino, limit: u64, mark: u64) -> Result<Leased<Arc<Listing>>> {
+        let listing = self.collect(dir, limit).await?;
+        Ok(self.keep(listing, mark))
+    }
+
+    fn keep(
+        &self,
+        (listing, lease, asked): (Listing, Duration, Instant),
+        mark: u64,
+    ) -> Leased<Arc<Listing>> {
+        let value = Arc::new(listing);
+        let valid = self.cache.put_listing(mark, &value, lease, asked);
+        Leased { value, valid }
+    }
+
+    async fn collect(&self, dir: Ino, limit: u64) -> Result<(Listing, Duration, Instant)> {
+        let now = Instant::now();
+        let ask = || {
+            let mut metadata = self.master.metadata();
+            let request = v1::ReadDirRequest {
+                ino: dir.0,
+                after: Bytes::new(),
+                limit,
+            };
+            async move {
+                let mut stream = metadata.read_dir(request).await?.into_inner();
+                let mut parts = Parts::default();
+                while let Some(message) = stream.message().await? {
+                    parts.add(message);
+                }
+                Ok(parts)
+            }
+        };
+        let parts = self.master.retrying("readdir", ask).await?;
+        let directory = Attr::from(parts.directory.ok_or_else(|| self.garbled("readdir"))?);
+        let mut entries = parts.entries;
+        entries.shrink_to_fit();
+        let listing = Listing {
+            directory,
+            parent: Ino(parts.parent),
+            entries,
+        };
+        Ok((listing, parts.lease.unwrap_or_default(), now))
+    }
+
+    fn garbled(&self, what: &str) -> Error {
+        let master = self.master.address();
+        Error::new(
+            Code::Internal,
+            format!("{what} at {master}: the answer is incomplete"),
+        )
+    }
+}
+
+/// A listing that is being received.
+#[derive(Default)]
+struct Parts {
+    directory: Option<v1::Attr>,
+    parent: u64,
+    lease: Option<Duration>,
+    entries: Vec<(Name, Attr)>,
+}
+
+impl Parts {
+    fn add(&mut self, message: v1::ReadDirResponse) {
+        if let Some(directory) = message.directory {
+            self.directory = Some(directory);
+            self.parent = message.parent;
+        }
+        let lease = Duration::from_millis(message.lease_ms);
+        self.lease = Some(self.lease.map_or(lease, |known| known.min(lease)));
+        // One allocation for the names of a batch; a slice of the message would keep all of it.
+        let bytes = message.entries.iter().map(|e| e.name.len()).sum();
+        let mut names = BytesMut::with_capacity(bytes);
+        for entry in message.entries {
+            let Some(attr) = entry.attr else { continue };
+            names.extend_from_slice(&entry.name);
+            // A name that Linux cannot show never gets this far; the master keeps it out.
+            if let Ok(name) = Name::new(names.split().freeze()) {
+                self.entries.push((name, attr.into()));
+            }
+        }
+    }
+}
+
+/// A copy that does not keep the message alive which `bytes` is a slice of.
+fn compact(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }

@@ -48,12 +48,22 @@ mod tests {
     use forebay_types::{ContentVersion, Ino};
 
     fn file(ino: u64) -> FileId {
-        FileId { ino: Ino(ino), version: ContentVersion(1) }
+        FileId {
+            ino: Ino(ino),
+            version: ContentVersion(1),
+        }
     }
 
     fn candidates(capacities: &[u64]) -> Vec<Candidate> {
         let id = |i: usize| WorkerId(0x9e37_79b9 * (i as u64 + 1));
-        capacities.iter().enumerate().map(|(i, c)| Candidate { id: id(i), capacity: *c }).collect()
+        capacities
+            .iter()
+            .enumerate()
+            .map(|(i, c)| Candidate {
+                id: id(i),
+                capacity: *c,
+            })
+            .collect()
     }
 
     #[test]
@@ -85,9 +95,13 @@ mod tests {
     #[test]
     fn extents_of_a_large_file_spread() {
         let workers = candidates(&[1, 1, 1]);
-        let firsts: std::collections::BTreeSet<usize> =
-            (0..64).map(|e| homes(file(7), e * EXTENT_SIZE, &workers)[0]).collect();
+        let firsts: std::collections::BTreeSet<usize> = (0..64)
+            .map(|e| homes(file(7), e * EXTENT_SIZE, &workers)[0])
+            .collect();
         assert_eq!(firsts.len(), 3);
-        assert_eq!(homes(file(7), 0, &workers), homes(file(7), EXTENT_SIZE - 1, &workers));
+        assert_eq!(
+            homes(file(7), 0, &workers),
+            homes(file(7), EXTENT_SIZE - 1, &workers)
+        );
     }
 }

@@ -2,12 +2,33 @@
 //! slog.
 //!
 //! [`Raft::propose`] resolves when the command is on the disks of a majority and applied. The
-//! journal lies in a [`Kv`] of its own; group commit makes one fsync serve every proposal
-//! that waits. Apply runs on its own thread, in order, exactly once per index.
+//! journal lies in a [`Kv`](forebay_kv::Kv) of its own; group commit makes one fsync serve every
+//! proposal that waits. Apply runs on its own thread, in order, exactly once per index.
+//!
+//! Not here: what commands mean ([`StateMachine`]), how bytes travel between the masters
+//! ([`Transport`]), snapshots and changes of membership.
+//!
+//! # Invariants
+//!
+//! - An acknowledged command is in the journals of a majority, fsynced.
+//! - The state is never ahead of the journal, and the journal is cut only up to what the state
+//!   machine has made durable: state and journal together always hold everything.
+//! - The decisions ([`node`]) see neither clock nor disk nor network; the driver executes them.
+
+mod apply;
+mod driver;
+mod handle;
+mod log;
+mod logger;
+mod node;
+mod shared;
+mod wire;
+mod writer;
+
+pub use handle::Raft;
 
 use bytes::Bytes;
-use forebay_kv::Kv;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// What the journal's commands are applied to. Called from one thread at a time, in the order of
 /// indexes, without gaps.
@@ -26,7 +47,8 @@ pub trait StateMachine: Send + Sync + 'static {
     fn skip(&self, index: u64) -> Result<(), Fatal>;
 
     /// Makes everything applied so far survive the loss of power and returns the last index of
-    /// it. The journal is cut up to there. Runs beside `apply`, on another thread.
+    /// it. The journal is cut up to there. Runs beside `apply`, on another thread. A full disk is
+    /// no reason to stop: return the index of the last flush that succeeded.
     fn flush(&self) -> Result<u64, Fatal>;
 }
 
@@ -41,6 +63,21 @@ pub struct Fatal {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl Fatal {
+    /// A fault without a deeper cause.
+    pub fn new(message: impl Into<String>) -> Fatal {
+        Fatal { message: message.into(), source: None }
+    }
+
+    /// A fault with its cause.
+    pub fn caused(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Fatal {
+        Fatal { message: message.into(), source: Some(source.into()) }
+    }
+}
+
 /// Why a proposal or a barrier failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
@@ -50,10 +87,12 @@ pub enum ProposeError {
         /// Who leads, if known.
         leader: Option<u64>,
     },
-    /// The node is stopping, or stopped on a fault; whether the command took effect is unknown.
+    /// The node is stopping, stopped on a fault, or lost the leadership meanwhile; whether the
+    /// command took effect, or will, is unknown.
     #[error("the journal is closed: {0}")]
     Closed(String),
-    /// The journal's disk is full: nothing can be changed until there is space again.
+    /// The journal's disk is full: nothing can be changed until there is space again. A command
+    /// that was just being written may still take effect then.
     #[error("no space left on the journal's device")]
     NoSpace,
 }
@@ -65,7 +104,7 @@ pub struct Options {
     pub id: u64,
     /// The voters of a new group (ignored once the journal has a configuration).
     pub voters: Vec<u64>,
-    /// Length of a raft tick.
+    /// Length of a raft tick; an election begins after 10 to 20 of them without a leader.
     pub tick: Duration,
     /// The journal is flushed and cut when it has grown by this many bytes since the last time.
     pub flush_bytes: u64,
@@ -90,52 +129,4 @@ pub struct Status {
 pub trait Transport: Send + Sync + 'static {
     /// Sends without waiting; may lose the message.
     fn send(&self, to: u64, message: Bytes);
-}
-
-/// A handle to the running node; cheap to clone.
-pub struct Raft<O> {
-    _todo: std::marker::PhantomData<fn() -> O>,
-}
-
-impl<O: Send + 'static> Raft<O> {
-    /// Opens the journal in `log`, applies what `machine` has not seen, and starts the threads.
-    pub fn start<S: StateMachine<Outcome = O>>(
-        _options: Options,
-        _log: Arc<dyn Kv>,
-        _machine: Arc<S>,
-        _transport: Arc<dyn Transport>,
-    ) -> Result<Raft<O>, Fatal> {
-        todo!()
-    }
-
-    /// Proposes a command; resolves with its outcome once it is committed and applied here.
-    pub async fn propose(&self, _command: Bytes) -> Result<O, ProposeError> {
-        todo!()
-    }
-
-    /// Resolves when everything that was committed before the call is applied here and this node
-    /// was still the leader then: a read after it is linearizable.
-    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        todo!()
-    }
-
-    /// Takes in a message from another node.
-    pub fn receive(&self, _message: Bytes) {
-        todo!()
-    }
-
-    /// Where this node stands; never blocks.
-    pub fn status(&self) -> Status {
-        todo!()
-    }
-
-    /// Resolves when the node has stopped by itself, with the reason.
-    pub async fn stopped(&self) -> String {
-        todo!()
-    }
-
-    /// Stops the threads and waits for them. Everything acknowledged is on disk.
-    pub async fn shutdown(&self) {
-        todo!()
-    }
 }

@@ -7,6 +7,13 @@
 
 use std::{ops::Range, path::Path};
 
+pub mod batch;
+pub mod conformance;
+pub mod mem;
+
+pub use batch::{Batch, Op};
+pub use mem::MemKv;
+
 /// An error of the store. `Corrupt` stops the process that sees it; nothing skips over it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,54 +32,19 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What must be true when [`Kv::write`] returns.
+///
+/// One store takes either only `Volatile` writes, or only `Logged` and `Synced` ones. Mixed, a
+/// crash would keep a later logged write and lose an earlier volatile one, so that what is left is
+/// no state that ever was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Survives the loss of power (fsync).
     Synced,
     /// Survives the death of the process.
     Logged,
-    /// Survives nothing until [`Kv::flush`]: the caller has its own journal.
+    /// Survives nothing until [`Kv::flush`]: the caller has its own journal. After a crash the
+    /// store is as it was after some earlier write, never in between.
     Volatile,
-}
-
-/// One change within a [`Batch`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Sets a key.
-    Put(Vec<u8>, Vec<u8>),
-    /// Removes a key.
-    Delete(Vec<u8>),
-    /// Removes all keys of a half-open range.
-    DeleteRange(Range<Vec<u8>>),
-}
-
-/// Changes that are applied together, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The changes.
-    pub ops: Vec<Op>,
-}
-
-impl Batch {
-    /// Sets a key.
-    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.ops.push(Op::Put(key.into(), value.into()));
-    }
-
-    /// Removes a key.
-    pub fn delete(&mut self, key: impl Into<Vec<u8>>) {
-        self.ops.push(Op::Delete(key.into()));
-    }
-
-    /// Removes all keys of a half-open range.
-    pub fn delete_range(&mut self, range: Range<Vec<u8>>) {
-        self.ops.push(Op::DeleteRange(range));
-    }
-
-    /// Whether nothing would change.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
 }
 
 /// Pairs in ascending order of keys.
@@ -82,6 +54,12 @@ pub type Scan<'a> = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + Send +
 pub trait Read: Send + Sync {
     /// The value of `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// The values of `keys`, in their order. Cheaper than as many calls of [`Read::get`] where
+    /// the store can share work between neighbours: hand the keys over in ascending order.
+    fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
 
     /// The pairs whose keys lie in the half-open `range`, as of the moment of the call.
     fn scan(&self, range: Range<&[u8]>) -> Scan<'_>;

@@ -36,6 +36,11 @@ impl Shutdown {
         self.tasks.spawn(task(self.token.clone()));
     }
 
+    /// For a library that takes the signal as a token.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
     /// Resolves when shutdown has begun.
     pub async fn begun(&self) {
         self.token.cancelled().await;

@@ -57,9 +57,13 @@ mod tests {
 
     #[test]
     fn reads_units() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("256MiB", 256 << 20), ("10Gi", 10 << 30), ("2 GB", 2_000_000_000)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("256MiB", 256 << 20),
+            ("10Gi", 10 << 30),
+            ("2 GB", 2_000_000_000),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for text in ["", "x", "10 parsecs", "-1"] {

@@ -7,9 +7,20 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use config::{OPTIONS, OptionSpec, open};
 use forebay_types::{Code, Fingerprint};
 use futures::stream::BoxStream;
 use std::{ops::Range, sync::Arc};
+
+pub mod config;
+pub mod conformance;
+mod counter;
+pub mod local;
+pub mod memory;
+mod object;
+mod retry;
+mod s3;
+mod uri;
 
 /// What a listing says of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +114,15 @@ pub struct Error {
 }
 
 impl Error {
+    /// An error with the library's error that caused it.
+    pub fn caused(
+        code: Code,
+        message: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Error {
+        Error { code, message: message.into(), source: Some(Arc::new(source)) }
+    }
+
     /// An error without a further cause.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error { code, message: message.into(), source: None }

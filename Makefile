@@ -1,0 +1,52 @@
+# make demo   see it work, no bucket needed
+# make test   everything that must hold
+# Nothing here needs preparation: missing system packages are installed first (scripts/install-deps).
+
+# Outside the checkout, so that a fresh clone does not build RocksDB again (ten minutes on two cores).
+CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/forebay
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+BIN := $(CARGO_TARGET_DIR)/release
+# One profile for everything: a second one would build RocksDB a second time.
+CARGO := cargo
+PROFILE := --release --locked
+
+.PHONY: help demo test build unit e2e bench bench-quick fmt lint deny fix deps
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+deps:
+	@scripts/install-deps
+
+build: deps
+	$(CARGO) build $(PROFILE) --bins
+
+demo: build
+	$(BIN)/forebay-demo
+
+test: deps fmt lint deny build
+	FOREBAY_BIN=$(BIN)/forebay $(CARGO) test $(PROFILE) --workspace
+
+# Against a native directory on the same disk; DIR must be on it (default: beside the target directory).
+bench: build
+	$(BIN)/forebay-bench
+
+bench-quick: build
+	$(BIN)/forebay-bench --quick
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint: deps
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
+
+# Which crate may depend on what, licences, sources (deny.toml).
+deny: $(CACHE)/tools/bin/cargo-deny
+	$< --all-features check --hide-inclusion-graph bans licenses sources
+
+$(CACHE)/tools/bin/cargo-deny:
+	CARGO_TARGET_DIR=$(CACHE)/tools/target $(CARGO) install --locked --root $(CACHE)/tools --version 0.20.2 cargo-deny
+
+fix:
+	$(CARGO) fmt --all
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets --fix --allow-dirty

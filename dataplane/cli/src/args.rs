@@ -1,0 +1,214 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use forebay_service::ByteSize;
+use forebay_types::Address;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+/// Remote data as a local directory, at local speed.
+#[derive(Parser)]
+#[command(name = "forebay", version, arg_required_else_help = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Mount buckets and directories here: master, worker and FUSE host in one process
+    Local(LocalArgs),
+    /// Run a master
+    Master(DaemonArgs),
+    /// Run a worker
+    Worker(DaemonArgs),
+    /// Run a FUSE host
+    Fuse(DaemonArgs),
+    /// Run a cluster of separate processes on this machine
+    Playground(PlaygroundArgs),
+    /// Look into the tree and steer the cache
+    Fs(FsArgs),
+    /// Capacity and use of each tier, hit ratio, where bytes came from
+    Report(ReportArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct DaemonArgs {
+    /// TOML file; environment variables FOREBAY_KEY override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// What is mounted.
+#[derive(Args)]
+pub(crate) struct MountArgs {
+    /// s3://bucket/prefix, gs://…, az://…, file:///dir or /dir; PATH= puts it at a path of the tree
+    #[arg(value_name = "[PATH=]URI")]
+    pub(crate) uris: Vec<String>,
+    /// Option of the under stores, or of the one at PATH: endpoint, region, path_style, anonymous, sync …
+    #[arg(long = "option", short = 'o', value_name = "[PATH:]KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct LocalArgs {
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT", required_unless_present = "config")]
+    pub(crate) mount_point: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mounts: MountArgs,
+    /// Metadata, page index and (unless tiers say otherwise) the cache; found again at the next start
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A cache tier: MEM, SSD or HDD, its directory and size; repeatable
+    #[arg(long = "tier", value_name = "MEDIUM=DIR:SIZE")]
+    pub(crate) tiers: Vec<String>,
+    /// Memory for metadata, read-ahead and fills in flight [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Serve /metrics, /healthz and /readyz here
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Let other users read the mount
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// TOML file with the same settings; the command line overrides it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct PlaygroundArgs {
+    /// Where everything lies
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Master processes
+    #[arg(long, default_value_t = 1)]
+    pub(crate) masters: u16,
+    /// Worker processes
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: u16,
+    /// FUSE host processes; the n-th uses the n-th worker as its local one
+    #[arg(long, default_value_t = 1)]
+    pub(crate) mounts: u16,
+    /// Size of each worker's tier
+    #[arg(long, default_value = "4GiB", value_name = "SIZE")]
+    pub(crate) tier_size: ByteSize,
+    #[command(flatten)]
+    pub(crate) uris: MountArgs,
+}
+
+/// Which cluster.
+#[derive(Args, Clone)]
+pub(crate) struct ClusterArgs {
+    /// The master: host:port or unix:/path. Without it PATH is a local path inside a mount
+    #[arg(long, global = true, value_name = "ADDRESS", env = "FOREBAY_MASTER")]
+    pub(crate) master: Option<Address>,
+    /// Print JSON: one object, or one a line for lists
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Any path inside the mount
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct FsArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: FsCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FsCommand {
+    /// List a directory
+    Ls(PathArgs),
+    /// All that is known of a file or directory
+    Stat(PathArgs),
+    /// Write a file's bytes to standard output
+    Cat(PathArgs),
+    /// Files, directories and bytes below a path
+    Du(PathArgs),
+    /// Paths that match
+    Find(FindArgs),
+    /// Which workers hold a file, and how much of it
+    Location(PathArgs),
+    /// The mount table
+    Mounts(PathArgs),
+    /// Bring files into the cache
+    Load(LoadArgs),
+    /// Drop files from the cache (never from the under store)
+    Free(PathArgs),
+    /// Keep files from eviction
+    Pin(PathArgs),
+    /// Undo pin
+    Unpin(PathArgs),
+    /// Compare metadata with the under store now
+    Sync(SyncArgs),
+    /// Keys that a file system cannot show
+    Problems(ProblemsArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct PathArgs {
+    /// Inside a mount, or, with --master, in the cluster's tree
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct FindArgs {
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+    /// Glob on the name
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) name: Option<String>,
+    /// f or d
+    #[arg(long = "type", value_name = "KIND", value_parser = ["f", "d"])]
+    pub(crate) kind: Option<String>,
+    /// At least this large
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) min_size: Option<ByteSize>,
+    /// At most this large
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Changed within this time: 90s, 15m, 6h, 14d
+    #[arg(long, value_name = "AGE")]
+    pub(crate) newer_than: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct LoadArgs {
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+    /// Globs on the path below PATH; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Names and attributes only
+    #[arg(long)]
+    pub(crate) metadata_only: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct SyncArgs {
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+    /// Also all directories below
+    #[arg(long, short = 'r')]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ProblemsArgs {
+    #[arg(default_value = ".")]
+    pub(crate) path: OsString,
+    /// Most to print
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: u64,
+}

@@ -1,0 +1,64 @@
+//! One daemon in this process: `forebay master|worker|fuse`. Each prints `ready …` when it serves.
+
+use crate::{
+    failure::Failure,
+    process::{begin, say_ready},
+    signal::StopSignals,
+};
+use forebay_client::{LocalWorker, RemoteReader, SocketWorker};
+use forebay_fuse::{FuseHost, config::FuseConfig};
+use forebay_master::{Master, config::MasterConfig};
+use forebay_service::{Shutdown, config};
+use forebay_worker::{Worker, config::WorkerConfig};
+use std::{path::Path, sync::Arc};
+
+/// `forebay master --config FILE`.
+pub(crate) async fn master(file: &Path) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    let mut registry = begin();
+    let shutdown = Shutdown::new();
+    let config: MasterConfig = config::load(Some(file))?;
+    let master = Master::start(config, &mut registry, &shutdown).await?;
+    say_ready(&master.address().to_string());
+    stop.wait().await;
+    shutdown.finish().await;
+    master.close().await;
+    Ok(())
+}
+
+/// `forebay worker --config FILE`.
+pub(crate) async fn worker(file: &Path) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    let mut registry = begin();
+    let shutdown = Shutdown::new();
+    let config: WorkerConfig = config::load(Some(file))?;
+    let worker = Worker::start(config, &mut registry, &shutdown).await?;
+    say_ready(&worker.address().to_string());
+    stop.wait().await;
+    shutdown.finish().await;
+    Ok(())
+}
+
+/// `forebay fuse --config FILE`.
+pub(crate) async fn fuse(file: &Path) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    let mut registry = begin();
+    let shutdown = Shutdown::new();
+    let config: FuseConfig = config::load(Some(file))?;
+    let local: Option<Arc<dyn LocalWorker>> = match &config.worker_socket {
+        Some(socket) => {
+            let remote = Arc::new(RemoteReader::new(&config.master, config.memory.0 / 4));
+            Some(SocketWorker::connect(socket, remote, shutdown.token()).await?)
+        }
+        None => None,
+    };
+    let host = FuseHost::start(config, local, &mut registry, &shutdown).await?;
+    say_ready(&host.mount_point().display().to_string());
+    tokio::select! {
+        () = stop.wait() => {}
+        () = host.ended() => tracing::info!("unmounted from outside"),
+    }
+    host.unmount().await?;
+    shutdown.finish().await;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! `forebay playground`: a cluster of separate processes on loopback, all below one directory.
+
+use crate::{
+    args::PlaygroundArgs, failure::Failure, mount_arg, process::PARENT, signal::StopSignals,
+};
+use forebay_types::{Address, MountSpec};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a process may take to serve.
+const START: Duration = Duration::from_secs(60);
+/// How long a process may take to stop before it is killed.
+const STOP: Duration = Duration::from_secs(20);
+
+#[derive(Serialize)]
+struct MasterFile<'a> {
+    data_dir: PathBuf,
+    listen: &'a Address,
+    http: SocketAddr,
+    mounts: &'a [MountSpec],
+}
+
+#[derive(Serialize)]
+struct WorkerFile<'a> {
+    data_dir: PathBuf,
+    master: &'a Address,
+    listen: &'a Address,
+    socket: &'a Path,
+    http: SocketAddr,
+    tiers: [TierEntry; 1],
+}
+
+#[derive(Serialize)]
+struct TierEntry {
+    medium: &'static str,
+    dir: PathBuf,
+    size: u64,
+}
+
+#[derive(Serialize)]
+struct FuseFile<'a> {
+    mount_point: &'a Path,
+    master: &'a Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_socket: Option<&'a Path>,
+    http: SocketAddr,
+}
+
+/// One line of what was started.
+#[derive(Serialize)]
+struct Member {
+    role: &'static str,
+    pid: u32,
+    /// Where it serves gRPC (a FUSE host: nowhere).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Address>,
+    http: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mount_point: Option<PathBuf>,
+    /// Restarts it by hand: `forebay ROLE --config CONFIG`.
+    config: PathBuf,
+    log: PathBuf,
+}
+
+/// The processes, in the order of start.
+struct Cluster {
+    children: Vec<(&'static str, Child)>,
+    members: Vec<Member>,
+}
+
+/// Starts everything, prints one JSON line, and stays until told to stop.
+pub(crate) async fn run(args: PlaygroundArgs) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    forebay_service::telemetry::init();
+    let mounts = mount_arg::mounts(&args.uris)?;
+    if mounts.is_empty() {
+        return Err(Failure::usage(
+            "nothing to mount: give a URI such as s3://bucket or /directory",
+        ));
+    }
+    if args.masters != 1 {
+        return Err(Failure::usage(format!(
+            "--masters {}: this version runs one master",
+            args.masters
+        )));
+    }
+    if args.workers == 0 && args.mounts > 0 {
+        return Err(Failure::usage("--workers 0: a mount needs a worker"));
+    }
+    let mut cluster = Cluster {
+        children: Vec::new(),
+        members: Vec::new(),
+    };
+    let started = tokio::select! {
+        started = cluster.start(&args, &mounts) => started,
+        () = stop.wait() => {
+            cluster.stop().await;
+            return Ok(());
+        }
+    };
+    if let Err(failure) = started {
+        cluster.stop().await;
+        return Err(failure);
+    }
+    println!("{}", serde_json::json!({ "processes": cluster.members }));
+    stop.wait().await;
+    cluster.stop().await;
+    Ok(())
+}
+
+impl Cluster {
+    async fn start(&mut self, args: &PlaygroundArgs, mounts: &[MountSpec]) -> Result<(), Failure> {
+        let dir = std::path::absolute(&args.dir)?;
+        make_dir(&dir)?;
+        let [listen, http] = ports()?;
+        let master = Address::Tcp(listen.to_string());
+        let config = MasterFile {
+            data_dir: dir.join("master-0"),
+            listen: &master,
+            http,
+            mounts,
+        };
+        self.spawn("master", &dir, 0, &config, Some(&master), http, None)
+            .await?;
+        let mut sockets = Vec::new();
+        for n in 0..args.workers {
+            let [listen, http] = ports()?;
+            let address = Address::Tcp(listen.to_string());
+            let home = dir.join(format!("worker-{n}"));
+            sockets.push(dir.join(format!("w{n}.sock")));
+            let config = WorkerFile {
+                data_dir: home.join("data"),
+                master: &master,
+                listen: &address,
+                socket: &sockets[usize::from(n)],
+                http,
+                tiers: [TierEntry {
+                    medium: "SSD",
+                    dir: home.join("cache"),
+                    size: args.tier_size.0,
+                }],
+            };
+            make_dir(&home)?;
+            self.spawn("worker", &dir, n, &config, Some(&address), http, None)
+                .await?;
+        }
+        for n in 0..args.mounts {
+            let [_, http] = ports()?;
+            let mount_point = dir.join(format!("mount-{n}"));
+            make_dir(&mount_point)?;
+            let config = FuseFile {
+                mount_point: &mount_point,
+                master: &master,
+                worker_socket: sockets.get(usize::from(n)).map(PathBuf::as_path),
+                http,
+            };
+            self.spawn("fuse", &dir, n, &config, None, http, Some(&mount_point))
+                .await?;
+        }
+        Ok(())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site per role, each argument its own"
+    )]
+    async fn spawn(
+        &mut self,
+        role: &'static str,
+        dir: &Path,
+        n: u16,
+        config: &impl Serialize,
+        address: Option<&Address>,
+        http: SocketAddr,
+        mount_point: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let file = dir.join(format!("{role}-{n}.toml"));
+        let log = dir.join(format!("{role}-{n}.log"));
+        let text = toml::to_string(config)
+            .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
+        fs::write(&file, text)
+            .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
+        let errors = fs::File::create(&log)
+            .map_err(|error| Failure::run(format!("cannot write {}: {error}", log.display())))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args([role, "--config"])
+            .arg(&file)
+            .env(PARENT, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let pid = child.id().unwrap_or_default();
+        self.children.push((role, child));
+        match timeout(START, lines.next_line()).await {
+            Ok(Ok(Some(line))) if line.starts_with("ready ") => {}
+            Err(_) => {
+                return Err(Failure::run(format!(
+                    "{role} {n} does not serve after {} s: see {}",
+                    START.as_secs(),
+                    log.display()
+                )));
+            }
+            _ => {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+                return Err(Failure::run(format!("{role} {n} failed: {last}")));
+            }
+        }
+        self.members.push(Member {
+            role,
+            pid,
+            address: address.cloned(),
+            http,
+            mount_point: mount_point.map(Path::to_owned),
+            config: file,
+            log,
+        });
+        Ok(())
+    }
+
+    /// Mounts first, masters last.
+    async fn stop(&mut self) {
+        while let Some((role, mut child)) = self.children.pop() {
+            let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+                continue;
+            };
+            // Fails only if it has died by itself.
+            let _ = kill_process(pid, Signal::TERM);
+            if timeout(STOP, child.wait()).await.is_err() {
+                tracing::warn!(role, ?pid, "does not stop: killed");
+                if let Err(error) = child.kill().await {
+                    tracing::warn!(role, %error, "cannot be killed");
+                }
+            }
+        }
+    }
+}
+
+/// Free ports of the loopback interface, chosen together so that they differ. Somebody else may
+/// take one before the process binds it; the process then says so.
+fn ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
+    let listeners: Vec<TcpListener> = (0..N)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for (address, listener) in addresses.iter_mut().zip(&listeners) {
+        *address = listener.local_addr()?;
+    }
+    Ok(addresses)
+}
+
+fn make_dir(dir: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(dir)
+        .map_err(|error| Failure::run(format!("cannot make {}: {error}", dir.display())))
+}

@@ -1,0 +1,519 @@
+//! The journal: entries, hard state and configuration of one node in a [`Kv`].
+//!
+//! Memory holds the terms of all entries (as runs), every entry that is not yet on disk, and the
+//! newest of the others up to a bound. Changes come back as a [`Batch`] for the caller to write;
+//! batches must reach the disk in the order in which they were made.
+
+use crate::{Fatal, wire::Wire};
+use forebay_kv::{Batch, Durability, Kv};
+use raft::{
+    GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+use std::{cell::RefCell, collections::VecDeque, ops::Range, sync::Arc};
+
+/// Bytes of recent entries kept in memory, for apply and for followers close behind.
+const RECENT_BYTES: usize = 16 << 20;
+
+const HARD: &[u8] = b"hard";
+const CONF: &[u8] = b"conf";
+const CUT: &[u8] = b"cut";
+const ENTRY: u8 = b'e';
+
+fn entry_key(index: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9);
+    key.push(ENTRY);
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn entry_keys(indexes: Range<u64>) -> Range<Vec<u8>> {
+    entry_key(indexes.start)..entry_key(indexes.end)
+}
+
+/// What an entry costs in memory, and about what it costs in the journal.
+pub(crate) fn entry_bytes(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len() + 64
+}
+
+/// The last index that was cut off, and its term; `0, 0` in a whole journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    index: u64,
+    term: u64,
+}
+
+/// The journal of one node.
+pub(crate) struct Log {
+    kv: Arc<dyn Kv>,
+    cut: Cut,
+    /// Last index; the cut's if there are no entries.
+    last: u64,
+    /// `(first index, term)` of each run of entries of one term, ascending.
+    runs: Vec<(u64, u64)>,
+    /// The newest entries, contiguous up to `last`.
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+    hard: HardState,
+    /// The hard state in memory is newer than what was put into a batch.
+    hard_changed: bool,
+    conf: ConfState,
+    /// A failed read. The library panics on storage errors, so it is given nothing instead, and
+    /// the node looks here before it acts on anything.
+    fault: RefCell<Option<forebay_kv::Error>>,
+}
+
+impl Log {
+    /// Opens the journal in `kv`, or begins one with these voters, and checks that it is whole.
+    /// The second value: bytes of its entries.
+    pub(crate) fn open(kv: Arc<dyn Kv>, voters: &[u64]) -> Result<(Log, u64), Fatal> {
+        let broken = |e| Fatal::caused("cannot read the journal", e);
+        let hard = kv.get(HARD).map_err(broken)?;
+        let conf = kv.get(CONF).map_err(broken)?;
+        let cut = kv.get(CUT).map_err(broken)?;
+        let mut log = Log {
+            kv,
+            cut: Cut { index: 0, term: 0 },
+            last: 0,
+            runs: Vec::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            hard: decode("hard state", hard)?.unwrap_or_default(),
+            hard_changed: false,
+            conf: ConfState::default(),
+            fault: RefCell::new(None),
+        };
+        if let Some(bytes) = cut {
+            let (index, term) = bytes
+                .split_first_chunk()
+                .and_then(|(index, rest)| Some((index, rest.try_into().ok()?)))
+                .ok_or_else(|| damaged("cut mark of a wrong length"))?;
+            log.cut =
+                Cut { index: u64::from_be_bytes(*index), term: u64::from_be_bytes(term) };
+        }
+        log.last = log.cut.index;
+        let bytes = log.load()?;
+        if let Some(conf) = decode("configuration", conf)? {
+            log.conf = conf;
+        } else if log.last > 0 || log.hard != HardState::default() {
+            return Err(damaged("entries but no configuration"));
+        } else {
+            log.conf.voters = voters.to_vec();
+            let mut batch = Batch::default();
+            batch.put(CONF, log.conf.to_bytes());
+            log.kv
+                .write(&batch, Durability::Synced)
+                .map_err(|e| Fatal::caused("cannot begin a journal", e))?;
+        }
+        // Hard states are written with the entries of their term, and commit only what is there.
+        if log.hard.term < log.last_term() || log.hard.commit > log.last {
+            return Err(damaged("hard state and entries do not fit together"));
+        }
+        Ok((log, bytes))
+    }
+
+    /// Reads all entries once: the terms, the newest, and whether any is missing.
+    fn load(&mut self) -> Result<u64, Fatal> {
+        let kv = Arc::clone(&self.kv);
+        let keys = entry_keys(self.cut.index + 1..u64::MAX);
+        let mut bytes = 0;
+        for pair in kv.scan(&keys.start..&keys.end) {
+            let (key, value) = pair.map_err(|e| Fatal::caused("cannot read the journal", e))?;
+            let entry: Entry = decode("entry", Some(value))?.expect("given bytes");
+            let expected = self.last + 1;
+            if key != entry_key(expected) || entry.index != expected {
+                return Err(damaged(&format!("entry {expected} is missing")));
+            }
+            if entry.term < self.last_term() || entry.term == 0 {
+                return Err(damaged(&format!("entry {expected} has an impossible term")));
+            }
+            bytes += entry_bytes(&entry) as u64;
+            self.push(entry);
+            self.evict(u64::MAX);
+        }
+        Ok(bytes)
+    }
+
+    /// Takes in entries (which replace those from their first index on) and a hard state. Changes
+    /// of the hard state alone are put into the batch only if `must_sync`: the commit index is a
+    /// hint that the next entries carry along.
+    pub(crate) fn append(
+        &mut self,
+        entries: Vec<Entry>,
+        hard: Option<HardState>,
+        must_sync: bool,
+    ) -> Batch {
+        let mut batch = Batch::default();
+        if let Some(hard) = hard {
+            self.hard = hard;
+            self.hard_changed = true;
+        }
+        if let Some(first) = entries.first().map(|entry| entry.index) {
+            let old_last = self.last;
+            self.truncate(first);
+            for entry in entries {
+                batch.put(entry_key(entry.index), entry.to_bytes());
+                self.push(entry);
+            }
+            if old_last > self.last {
+                batch.delete_range(entry_keys(self.last + 1..old_last + 1));
+            }
+        }
+        if must_sync && self.hard_changed {
+            batch.put(HARD, self.hard.to_bytes());
+            self.hard_changed = false;
+        }
+        batch
+    }
+
+    /// Forgets, in memory, the entries from `first` on.
+    fn truncate(&mut self, first: u64) {
+        assert!(
+            first > self.cut.index && first <= self.last + 1,
+            "entries from {first} on do not fit a journal of {}..={}",
+            self.cut.index + 1,
+            self.last
+        );
+        while self.runs.last().is_some_and(|(start, _)| *start >= first) {
+            self.runs.pop();
+        }
+        while self.recent.back().is_some_and(|entry| entry.index >= first) {
+            let entry = self.recent.pop_back().expect("just seen");
+            self.recent_bytes -= entry_bytes(&entry);
+        }
+        self.last = first - 1;
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.runs.last().is_none_or(|(_, term)| *term != entry.term) {
+            self.runs.push((entry.index, entry.term));
+        }
+        self.last = entry.index;
+        self.recent_bytes += entry_bytes(&entry);
+        self.recent.push_back(entry);
+    }
+
+    /// Frees memory over the bound; entries from `unwritten` on are not on disk and stay.
+    pub(crate) fn evict(&mut self, unwritten: u64) {
+        while self.recent_bytes > RECENT_BYTES
+            && self.recent.front().is_some_and(|entry| entry.index < unwritten)
+        {
+            let entry = self.recent.pop_front().expect("just seen");
+            self.recent_bytes -= entry_bytes(&entry);
+        }
+    }
+
+    /// Cuts off the entries up to `index`, if there are any; the batch removes them from disk.
+    pub(crate) fn cut(&mut self, index: u64) -> Option<Batch> {
+        if index <= self.cut.index || index > self.last {
+            return None;
+        }
+        let term = self.term(index).expect("an index of the journal has a term");
+        let mut batch = Batch::default();
+        batch.put(CUT, [index.to_be_bytes(), term.to_be_bytes()].concat());
+        batch.delete_range(entry_keys(self.cut.index + 1..index + 1));
+        let live = self.runs.partition_point(|(start, _)| *start <= index + 1).saturating_sub(1);
+        self.runs.drain(..live);
+        match self.runs.first_mut() {
+            _ if index == self.last => self.runs.clear(),
+            Some(run) => run.0 = run.0.max(index + 1),
+            None => {}
+        }
+        while self.recent.front().is_some_and(|entry| entry.index <= index) {
+            let entry = self.recent.pop_front().expect("just seen");
+            self.recent_bytes -= entry_bytes(&entry);
+        }
+        self.cut = Cut { index, term };
+        Some(batch)
+    }
+
+    /// The last index that is not in the journal any more.
+    pub(crate) fn cut_index(&self) -> u64 {
+        self.cut.index
+    }
+
+    /// The last index.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The hard state, as loaded or last taken in.
+    pub(crate) fn hard_state(&self) -> &HardState {
+        &self.hard
+    }
+
+    /// Raises the commit index to `index`: known from elsewhere to be committed.
+    pub(crate) fn committed_at_least(&mut self, index: u64) {
+        self.hard.commit = self.hard.commit.max(index);
+    }
+
+    /// The voters.
+    pub(crate) fn voters(&self) -> &[u64] {
+        &self.conf.voters
+    }
+
+    /// The first index of `term`, if the journal ends in that term.
+    pub(crate) fn start_of_last_term(&self, term: u64) -> Option<u64> {
+        self.runs.last().filter(|(_, last)| *last == term).map(|(start, _)| *start)
+    }
+
+    fn last_term(&self) -> u64 {
+        self.runs.last().map_or(self.cut.term, |(_, term)| *term)
+    }
+
+    /// The read that failed, if one did: nothing that the library said since then counts.
+    pub(crate) fn take_fault(&self) -> Option<forebay_kv::Error> {
+        self.fault.take()
+    }
+
+    /// Entries of `indexes`, which are on disk, until they exceed `room` bytes.
+    fn read(
+        &self,
+        indexes: Range<u64>,
+        room: &mut u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), forebay_kv::Error> {
+        let mut expected = indexes.start;
+        let keys = entry_keys(indexes.clone());
+        for pair in self.kv.scan(&keys.start..&keys.end) {
+            let (_, value) = pair?;
+            let entry = Entry::from_bytes(&value).map_err(forebay_kv::Error::Corrupt)?;
+            if entry.index != expected {
+                break;
+            }
+            expected += 1;
+            if !take(entry, room, into) {
+                return Ok(());
+            }
+        }
+        if expected == indexes.end {
+            return Ok(());
+        }
+        Err(forebay_kv::Error::Corrupt(format!("entry {expected} is missing").into()))
+    }
+}
+
+/// Adds `entry` if `room` is left, or if it is the first.
+fn take(entry: Entry, room: &mut u64, into: &mut Vec<Entry>) -> bool {
+    let bytes = entry_bytes(&entry) as u64;
+    if bytes > *room && !into.is_empty() {
+        return false;
+    }
+    *room = room.saturating_sub(bytes);
+    into.push(entry);
+    true
+}
+
+fn decode<T: Wire>(what: &str, bytes: Option<Vec<u8>>) -> Result<Option<T>, Fatal> {
+    bytes
+        .map(|bytes| T::from_bytes(&bytes))
+        .transpose()
+        .map_err(|e| Fatal::caused(format!("the journal is damaged: unreadable {what}"), e))
+}
+
+fn damaged(what: &str) -> Fatal {
+    Fatal::new(format!(
+        "the journal is damaged: {what}; restore the master's directory, or remove it to begin anew"
+    ))
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard.clone(), self.conf.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.cut.index {
+            return Err(StorageError::Compacted.into());
+        }
+        assert!(high <= self.last + 1, "entries up to {high} asked, {} there", self.last);
+        let mut room = max_size.into().unwrap_or(u64::MAX);
+        let recent_from = self.last + 1 - self.recent.len() as u64;
+        let mut entries = Vec::new();
+        if low < recent_from {
+            let end = high.min(recent_from);
+            if let Err(error) = self.read(low..end, &mut room, &mut entries) {
+                self.fault.replace(Some(error));
+                return Ok(Vec::new());
+            }
+            if low + (entries.len() as u64) < end {
+                return Ok(entries);
+            }
+        }
+        let from = low.max(recent_from);
+        for entry in self.recent.range((from - recent_from) as usize..) {
+            if entry.index >= high || !take(entry.clone(), &mut room, &mut entries) {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.cut.index {
+            return Ok(self.cut.term);
+        }
+        if index < self.cut.index {
+            return Err(StorageError::Compacted.into());
+        }
+        if index > self.last {
+            return Err(StorageError::Unavailable.into());
+        }
+        let run = self.runs.partition_point(|(start, _)| *start <= index);
+        Ok(self.runs[run - 1].1)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.cut.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last)
+    }
+
+    /// There are no snapshots between nodes: a follower that is behind the cut waits.
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_kv::MemKv;
+
+    fn entry(index: u64, term: u64, len: usize) -> Entry {
+        Entry { index, term, data: vec![index as u8; len], ..Entry::default() }
+    }
+
+    fn hard(term: u64, commit: u64) -> HardState {
+        HardState { term, vote: 1, commit }
+    }
+
+    fn open(kv: &Arc<MemKv>) -> Result<Log, String> {
+        Log::open(Arc::<MemKv>::clone(kv), &[1])
+            .map(|(log, _)| log)
+            .map_err(|e| forebay_types::error::chain(&e))
+    }
+
+    fn write(kv: &MemKv, batch: &Batch) {
+        kv.write(batch, Durability::Synced).unwrap();
+    }
+
+    fn indexes(log: &Log, range: Range<u64>, max: Option<u64>) -> Vec<(u64, u64)> {
+        let entries = log.entries(range.start, range.end, max, GetEntriesContext::empty(false));
+        entries.unwrap().iter().map(|e| (e.index, e.term)).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_reopening() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let entries = vec![entry(1, 1, 3), entry(2, 1, 3), entry(3, 4, 3)];
+        write(&kv, &log.append(entries, Some(hard(4, 2)), true));
+        for log in [log, open(&kv).unwrap()] {
+            assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 4)]);
+            assert_eq!((log.last(), log.hard_state().commit), (3, 2));
+            assert_eq!(log.voters(), [1]);
+            assert_eq!([0, 1, 2, 3].map(|i| log.term(i).unwrap()), [0, 1, 1, 4]);
+            assert_eq!(log.start_of_last_term(4), Some(3));
+            assert_eq!(log.start_of_last_term(5), None);
+        }
+    }
+
+    #[test]
+    fn new_entries_replace_a_conflicting_tail() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let entries = (1..=5).map(|i| entry(i, 1, 1)).collect();
+        write(&kv, &log.append(entries, Some(hard(1, 1)), true));
+        write(&kv, &log.append(vec![entry(3, 2, 1)], Some(hard(2, 1)), true));
+        for log in [log, open(&kv).unwrap()] {
+            assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 2)]);
+            assert_eq!(log.last(), 3);
+            assert!(log.term(4).is_err());
+        }
+    }
+
+    #[test]
+    fn a_cut_removes_entries_and_keeps_the_term_of_the_last() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let entries = vec![entry(1, 1, 1), entry(2, 1, 1), entry(3, 2, 1), entry(4, 2, 1)];
+        write(&kv, &log.append(entries, Some(hard(2, 4)), true));
+        for (index, left) in [(2, vec![(3, 2), (4, 2)]), (3, vec![(4, 2)]), (4, vec![])] {
+            write(&kv, &log.cut(index).unwrap());
+            assert!(log.cut(index).is_none());
+            for log in [&log, &open(&kv).unwrap()] {
+                assert_eq!(log.first_index().unwrap(), index + 1);
+                assert_eq!(log.term(index).unwrap(), if index == 2 { 1 } else { 2 });
+                assert_eq!(indexes(log, index + 1..5, None), left);
+                assert!(log.entries(index, 5, None, GetEntriesContext::empty(false)).is_err());
+                assert!(index == 4 || log.term(4).unwrap() == 2);
+            }
+            assert_eq!(kv.scan(b"e"..b"f").count(), left.len());
+        }
+        assert!(log.cut(5).is_none());
+        write(&kv, &log.append(vec![entry(5, 3, 1)], Some(hard(3, 4)), true));
+        assert_eq!(indexes(&open(&kv).unwrap(), 5..6, None), [(5, 3)]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_evicted_entries_are_read_back() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let big = 1 << 20;
+        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, big)).collect();
+        write(&kv, &log.append(entries, Some(hard(1, 40)), true));
+        log.evict(30);
+        assert_eq!(log.recent.front().map(|e| e.index), Some(26));
+        log.evict(10);
+        for log in [log, open(&kv).unwrap()] {
+            assert!(log.recent_bytes <= RECENT_BYTES);
+            let all: Vec<_> = (1..41).map(|i| (i, 1)).collect();
+            assert_eq!(indexes(&log, 1..41, None), all);
+            assert_eq!(indexes(&log, 3..41, Some(0)), [(3, 1)]);
+            assert_eq!(indexes(&log, 24..41, Some(4 << 20)).len(), 3);
+            assert!(log.take_fault().is_none());
+        }
+    }
+
+    #[test]
+    fn unwritten_entries_stay_in_memory() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, 1 << 20)).collect();
+        let _not_written = log.append(entries, Some(hard(1, 0)), true);
+        log.evict(1);
+        assert_eq!(indexes(&log, 1..41, None).len(), 40);
+    }
+
+    #[test]
+    fn damage_is_found_at_opening_or_reported_at_reading() {
+        let kv = Arc::new(MemKv::new());
+        let mut log = open(&kv).unwrap();
+        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, 1 << 20)).collect();
+        write(&kv, &log.append(entries, Some(hard(1, 40)), true));
+        log.evict(u64::MAX);
+        let mut hole = Batch::default();
+        hole.delete(entry_key(5));
+        write(&kv, &hole);
+        assert_eq!(indexes(&log, 1..41, None), []);
+        assert!(matches!(log.take_fault(), Some(forebay_kv::Error::Corrupt(_))));
+        assert!(open(&kv).err().unwrap().contains("entry 5 is missing"));
+
+        let lost_tail = Arc::new(MemKv::new());
+        let mut log = open(&lost_tail).unwrap();
+        write(&lost_tail, &log.append(vec![entry(1, 1, 1)], Some(hard(1, 1)), true));
+        let mut cut = Batch::default();
+        cut.delete(entry_key(1));
+        write(&lost_tail, &cut);
+        assert!(open(&lost_tail).err().unwrap().contains("do not fit together"));
+    }
+}

@@ -1,0 +1,137 @@
+//! RocksDB against the suite, and what only a database on disk can show.
+
+use forebay_kv::{Batch, Durability, Error, Kv, Read, conformance};
+use forebay_kv_rocksdb::{Options, RocksKv};
+use std::{cell::Cell, path::Path, sync::Arc};
+
+fn open(dir: &Path) -> Arc<dyn Kv> {
+    RocksKv::open(
+        dir,
+        &Options {
+            memory_bytes: 8 << 20,
+        },
+    )
+    .unwrap()
+}
+
+fn one(key: &[u8]) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(key, b"value".to_vec());
+    batch
+}
+
+#[test]
+fn keeps_what_every_store_promises() {
+    for durability in [Durability::Volatile, Durability::Logged, Durability::Synced] {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = Cell::new(0);
+        conformance::run(durability, &|| {
+            stores.set(stores.get() + 1);
+            open(&dir.path().join(stores.get().to_string()))
+        });
+        conformance::reopens(durability, &dir.path().join("again"), &open);
+        let store = open(&dir.path().join("source"));
+        conformance::checkpoints(durability, &*store, &dir.path().join("copy"), &open);
+    }
+}
+
+#[test]
+fn a_copy_of_the_files_of_a_running_database_has_the_synced_and_flushed_writes() {
+    for durability in [Durability::Synced, Durability::Logged, Durability::Volatile] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("live"));
+        store.write(&one(b"a"), durability).unwrap();
+        if durability == Durability::Volatile {
+            store.flush().unwrap();
+        }
+        store.write(&one(b"b"), durability).unwrap();
+        // What a SIGKILL now would leave: the files as they are, never closed.
+        let copy = dir.path().join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        for file in std::fs::read_dir(dir.path().join("live")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        let copy = open(&copy);
+        assert!(copy.get(b"a").unwrap().is_some(), "{durability:?}");
+        let second = copy.get(b"b").unwrap().is_some();
+        assert_eq!(second, durability != Durability::Volatile, "{durability:?}");
+    }
+}
+
+#[test]
+fn volatile_and_logged_writes_do_not_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.write(&one(b"a"), Durability::Logged).unwrap();
+    store.write(&one(b"b"), Durability::Synced).unwrap();
+    assert!(matches!(
+        store.write(&one(b"c"), Durability::Volatile),
+        Err(Error::Failed(_))
+    ));
+    assert!(store.get(b"c").unwrap().is_none());
+}
+
+#[test]
+fn damage_is_told_from_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(matches!(
+        RocksKv::open(dir.path(), &Options::default()),
+        Err(Error::Failed(_))
+    ));
+    for n in 0..5000_u32 {
+        store
+            .write(&one(&n.to_be_bytes()), Durability::Volatile)
+            .unwrap();
+    }
+    drop(store);
+    let table = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[100] ^= 0xff;
+    std::fs::write(&table, bytes).unwrap();
+    let store = open(dir.path());
+    assert!(matches!(
+        store.get(&0_u32.to_be_bytes()),
+        Err(Error::Corrupt(_))
+    ));
+    let mut scan = store.scan(b""..&[0xff; 5]);
+    assert!(matches!(scan.next(), Some(Err(Error::Corrupt(_)))));
+    assert!(scan.next().is_none());
+}
+
+#[test]
+fn many_range_deletions_do_not_slow_reads_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let read = |label: &str| {
+        let began = std::time::Instant::now();
+        for n in 0..2000_u32 {
+            store.get(&n.to_be_bytes()).unwrap();
+        }
+        println!("{label}: {:?}", began.elapsed());
+        began.elapsed()
+    };
+    for n in 0..2000_u32 {
+        store
+            .write(&one(&n.to_be_bytes()), Durability::Volatile)
+            .unwrap();
+    }
+    let before = read("before");
+    for n in 10_000..12_000_u32 {
+        let mut batch = Batch::default();
+        batch.delete_range(n.to_be_bytes().to_vec()..(n + 1).to_be_bytes().to_vec());
+        store.write(&batch, Durability::Volatile).unwrap();
+        store.get(&n.to_be_bytes()).unwrap();
+    }
+    let after = read("after");
+    // Generous: without the bound of the memtable the factor is in the hundreds.
+    assert!(
+        after < before * 20 + std::time::Duration::from_millis(50),
+        "{before:?} {after:?}"
+    );
+}

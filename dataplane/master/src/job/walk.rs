@@ -1,0 +1,197 @@
+//! Walks a part of the tree, directories in parallel.
+
+use crate::{
+    error::{Error, Result, blocking},
+    namespace::{DIR_BATCH, Namespace, Resolved},
+};
+use forebay_types::{Code, FileId, FileKind, Ino};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
+use tokio::sync::mpsc;
+
+/// Directories that are listed from their under stores at the same time.
+const PARALLEL: usize = 16;
+
+/// A file of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    /// Names its bytes.
+    pub(crate) id: FileId,
+    /// How many there are.
+    pub(crate) size: u64,
+}
+
+/// What a walk comes upon.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A directory was entered.
+    Directory(Ino),
+    /// Files of one directory.
+    Files(Vec<File>),
+    /// A directory could not be read; the walk goes on elsewhere.
+    Failed(Ino, Error),
+}
+
+/// What to do with directories that were never listed from their under store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unlisted {
+    /// List them.
+    Load,
+    /// Take what is known of them: nothing else can be cached.
+    Skip,
+}
+
+/// Which files are wanted, by their path relative to the start of the walk.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter(Arc<GlobSet>);
+
+impl Filter {
+    /// Shell globs: `*` stops at `/`, `**` does not. No globs: no filter.
+    pub(crate) fn new(globs: &[String]) -> Result<Option<Filter>> {
+        if globs.is_empty() {
+            return Ok(None);
+        }
+        let bad = |e: globset::Error| Error::new(Code::InvalidArgument, format!("bad glob: {e}"));
+        let mut set = GlobSetBuilder::new();
+        for glob in globs {
+            set.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(bad)?);
+        }
+        Ok(Some(Filter(Arc::new(set.build().map_err(bad)?))))
+    }
+
+    fn wants(&self, path: &[u8]) -> bool {
+        self.0.is_match(OsStr::from_bytes(path))
+    }
+}
+
+/// Sends what lies at and below `start` to `out`; ends early when nobody listens.
+pub(crate) async fn walk(
+    namespace: Namespace,
+    start: Resolved,
+    filter: Option<Filter>,
+    unlisted: Unlisted,
+    out: mpsc::Sender<Found>,
+) {
+    if start.attr.kind == FileKind::File {
+        let name = start.name.as_ref().map_or(&[][..], |name| name.as_bytes());
+        if filter.is_none_or(|f| f.wants(name)) {
+            let id = FileId { ino: start.attr.ino, version: start.attr.version };
+            // Nobody may listen any more.
+            let _ = out.send(Found::Files(vec![File { id, size: start.attr.size }])).await;
+        }
+        return;
+    }
+    let visit = |dir: Ino, path: Vec<u8>| {
+        visit(namespace.clone(), dir, path, filter.clone(), unlisted, out.clone()).boxed()
+    };
+    // Depth first: what waits are the siblings along the paths that are being walked.
+    let mut waiting = vec![(start.attr.ino, Vec::new())];
+    let mut running: FuturesUnordered<BoxFuture<Vec<(Ino, Vec<u8>)>>> = FuturesUnordered::new();
+    loop {
+        while running.len() < PARALLEL
+            && let Some((dir, path)) = waiting.pop()
+        {
+            running.push(visit(dir, path));
+        }
+        let Some(below) = running.next().await else { return };
+        if out.is_closed() {
+            return;
+        }
+        waiting.extend(below);
+    }
+}
+
+/// Reads one directory; returns those in it. `path` ends in `/` unless it is empty.
+async fn visit(
+    namespace: Namespace,
+    dir: Ino,
+    path: Vec<u8>,
+    filter: Option<Filter>,
+    unlisted: Unlisted,
+    out: mpsc::Sender<Found>,
+) -> Vec<(Ino, Vec<u8>)> {
+    let mut below = Vec::new();
+    if let Err(error) = read(&namespace, dir, path, filter, unlisted, &out, &mut below).await {
+        // Nobody may listen any more.
+        let _ = out.send(Found::Failed(dir, error)).await;
+    }
+    below
+}
+
+async fn read(
+    namespace: &Namespace,
+    dir: Ino,
+    path: Vec<u8>,
+    filter: Option<Filter>,
+    unlisted: Unlisted,
+    out: &mpsc::Sender<Found>,
+    below: &mut Vec<(Ino, Vec<u8>)>,
+) -> Result<()> {
+    if unlisted == Unlisted::Load {
+        namespace.sync().load(dir).await?;
+    }
+    let mut send = Some(Found::Directory(dir));
+    let mut after = None;
+    loop {
+        if let Some(found) = send.take()
+            && out.send(found).await.is_err()
+        {
+            return Ok(());
+        }
+        let (meta, path, filter) = (namespace.meta().clone(), path.clone(), filter.clone());
+        let (files, directories, last) = blocking(move || {
+            let entries = meta.read_dir(dir, after.as_ref(), DIR_BATCH)?;
+            let full = entries.len() == DIR_BATCH;
+            let last = if full { entries.last().map(|(name, _)| name.clone()) } else { None };
+            let mut files = Vec::with_capacity(entries.len());
+            let mut directories = Vec::new();
+            for (name, attr) in entries {
+                let full = || [&path, name.as_bytes()].concat();
+                match attr.kind {
+                    FileKind::Directory => {
+                        let mut path = full();
+                        path.push(b'/');
+                        directories.push((attr.ino, path));
+                    }
+                    FileKind::File if filter.as_ref().is_none_or(|f| f.wants(&full())) => {
+                        let id = FileId { ino: attr.ino, version: attr.version };
+                        files.push(File { id, size: attr.size });
+                    }
+                    FileKind::File => {}
+                }
+            }
+            Ok::<_, forebay_meta::Error>((files, directories, last))
+        })
+        .await??;
+        below.extend(directories);
+        if !files.is_empty() && out.send(Found::Files(files)).await.is_err() {
+            return Ok(());
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_see_the_relative_path() {
+        let filter = |globs: &[&str]| {
+            let globs: Vec<String> = globs.iter().map(ToString::to_string).collect();
+            Filter::new(&globs).unwrap().unwrap()
+        };
+        assert!(filter(&["*.bin"]).wants(b"a.bin"));
+        assert!(!filter(&["*.bin"]).wants(b"d/a.bin"));
+        assert!(filter(&["**/*.bin"]).wants(b"d/e/a.bin"));
+        assert!(filter(&["**/*.bin"]).wants(b"a.bin"));
+        assert!(filter(&["x", "d/*"]).wants(b"d/\xff"));
+        assert!(Filter::new(&[]).unwrap().is_none());
+        let error = Filter::new(&["a[".to_owned()]).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,100 @@
+//! The master's metrics, all of them.
+
+use crate::proposer::Changes;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::time::Duration;
+
+/// Which call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Call {
+    /// The method's name.
+    pub(crate) method: &'static str,
+}
+
+/// The master's metrics; registered once, counted everywhere.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    calls: Family<Call, Counter>,
+    listings: Counter,
+    listing_seconds: Histogram,
+    /// Listings of directories that failed.
+    pub(crate) listing_failures: Counter,
+    entries_added: Counter,
+    entries_changed: Counter,
+    entries_removed: Counter,
+    /// Keys found that a file system cannot show.
+    pub(crate) problem_keys: Counter,
+    /// Workers that serve.
+    pub(crate) workers_live: Gauge,
+    /// Files that load jobs finished with.
+    pub(crate) load_files: Counter,
+    /// Bytes of those files.
+    pub(crate) load_bytes: Counter,
+    /// Files that load jobs could not load.
+    pub(crate) load_failures: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        Metrics {
+            calls: Family::default(),
+            listings: Counter::default(),
+            listing_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]),
+            listing_failures: Counter::default(),
+            entries_added: Counter::default(),
+            entries_changed: Counter::default(),
+            entries_removed: Counter::default(),
+            problem_keys: Counter::default(),
+            workers_live: Gauge::default(),
+            load_files: Counter::default(),
+            load_bytes: Counter::default(),
+            load_failures: Counter::default(),
+        }
+    }
+
+    /// Registers all under `forebay_master_…`.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("forebay_master");
+        r.register("calls", "gRPC calls by method", self.calls.clone());
+        r.register("listings", "Directories listed from under stores", self.listings.clone());
+        let help = "Time to list a directory and apply what was found, in seconds";
+        r.register("listing_seconds", help, self.listing_seconds.clone());
+        let help = "Listings of directories that failed";
+        r.register("listing_failures", help, self.listing_failures.clone());
+        r.register("entries_added", "Names found in under stores", self.entries_added.clone());
+        let help = "Names found with another content";
+        r.register("entries_changed", help, self.entries_changed.clone());
+        r.register("entries_removed", "Names found gone", self.entries_removed.clone());
+        let help = "Keys met that a file system cannot show";
+        r.register("problem_keys", help, self.problem_keys.clone());
+        r.register("workers_live", "Workers that serve", self.workers_live.clone());
+        let help = "Files that load jobs have done, cached before or not";
+        r.register("load_files", help, self.load_files.clone());
+        r.register("load_bytes", "Bytes of files that load jobs have done", self.load_bytes.clone());
+        let help = "Files that load jobs could not load";
+        r.register("load_failures", help, self.load_failures.clone());
+    }
+
+    /// Counts a call.
+    pub(crate) fn call(&self, method: &'static str) {
+        self.calls.get_or_create(&Call { method }).inc();
+    }
+
+    /// Counts a complete listing.
+    pub(crate) fn listed(&self, changes: &Changes, took: Duration) {
+        self.listings.inc();
+        self.listing_seconds.observe(took.as_secs_f64());
+        self.changed(changes);
+    }
+
+    /// Counts changes of entries.
+    pub(crate) fn changed(&self, changes: &Changes) {
+        self.entries_added.inc_by(changes.added);
+        self.entries_changed.inc_by(changes.changed);
+        self.entries_removed.inc_by(changes.removed);
+    }
+}

@@ -1,0 +1,196 @@
+//! The namespace over gRPC.
+
+use super::Answer;
+use crate::{
+    error::Error,
+    metrics::Metrics,
+    namespace::{DIR_BATCH, Namespace},
+    proposer::Proposer,
+    watch::Hub,
+};
+use forebay_meta::{Change, Reply};
+use forebay_proto::{
+    convert::status,
+    v1::{self, metadata_server::Metadata},
+};
+use forebay_service::Shutdown;
+use forebay_types::{Attr, Code, FileRef, Ino, Name};
+use futures::{StreamExt, stream};
+use std::{sync::Arc, time::Duration};
+use tonic::{Request, Response, Status};
+
+/// Answers what FUSE hosts and the command line ask.
+pub(crate) struct MetadataService {
+    pub(crate) cluster: String,
+    pub(crate) namespace: Namespace,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: Shutdown,
+}
+
+#[tonic::async_trait]
+impl Metadata for MetadataService {
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        self.metrics.call("OpenSession");
+        let client = request.into_inner().client;
+        match self.proposer.propose(Change::OpenSession { client }).await? {
+            Reply::Session(session) => Ok(Response::new(v1::OpenSessionResponse {
+                cluster: self.cluster.clone(),
+                session: session.0,
+            })),
+            _ => Err(status(Code::Internal, "the journal answered without a session")),
+        }
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<v1::LookupRequest>,
+    ) -> Result<Response<v1::LookupResponse>, Status> {
+        self.metrics.call("Lookup");
+        let request = request.into_inner();
+        let name = Name::new(request.name).map_err(bad_name)?;
+        let (attr, lease) = self.namespace.lookup(Ino(request.parent), &name).await?;
+        Ok(Response::new(v1::LookupResponse {
+            attr: attr.map(Into::into),
+            lease_ms: millis(lease),
+        }))
+    }
+
+    async fn get_attr(
+        &self,
+        request: Request<v1::GetAttrRequest>,
+    ) -> Result<Response<v1::GetAttrResponse>, Status> {
+        self.metrics.call("GetAttr");
+        let (attr, lease) = self.namespace.attr(Ino(request.into_inner().ino)).await?;
+        Ok(Response::new(v1::GetAttrResponse {
+            attr: Some(attr.into()),
+            lease_ms: millis(lease),
+        }))
+    }
+
+    type ReadDirStream = Answer<v1::ReadDirResponse>;
+
+    async fn read_dir(
+        &self,
+        request: Request<v1::ReadDirRequest>,
+    ) -> Result<Response<Self::ReadDirStream>, Status> {
+        self.metrics.call("ReadDir");
+        let request = request.into_inner();
+        let after = match request.after.is_empty() {
+            true => None,
+            false => Some(Name::new(request.after).map_err(bad_name)?),
+        };
+        let dir = Ino(request.ino);
+        let (attr, parent, lease) = self.namespace.open_dir(dir).await?;
+        let reading = Reading {
+            namespace: self.namespace.clone(),
+            dir,
+            after,
+            left: if request.limit == 0 { u64::MAX } else { request.limit },
+            lease,
+            first: Some((attr, parent)),
+        };
+        let batches = stream::try_unfold(reading, Reading::next);
+        let batches = batches.take_until({
+            let shutdown = self.shutdown.clone();
+            async move { shutdown.begun().await }
+        });
+        Ok(Response::new(batches.boxed()))
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveResponse>, Status> {
+        self.metrics.call("Resolve");
+        let found = self.namespace.resolve(&request.into_inner().path).await?;
+        Ok(Response::new(v1::ResolveResponse {
+            attr: Some(found.attr.into()),
+            parent: found.parent.0,
+            name: found.name.map(Name::into_bytes).unwrap_or_default(),
+        }))
+    }
+
+    async fn open_file(
+        &self,
+        request: Request<v1::OpenFileRequest>,
+    ) -> Result<Response<v1::FileRef>, Status> {
+        self.metrics.call("OpenFile");
+        let file = self.namespace.file(Ino(request.into_inner().ino))?;
+        Ok(Response::new(file.into()))
+    }
+
+    type WatchStream = Answer<v1::Invalidation>;
+
+    async fn watch(
+        &self,
+        _request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.metrics.call("Watch");
+        let changes = self.hub.subscribe(self.shutdown.clone());
+        Ok(Response::new(changes.map(Ok).boxed()))
+    }
+
+    async fn report_stale(
+        &self,
+        request: Request<v1::FileRef>,
+    ) -> Result<Response<v1::ReportStaleResponse>, Status> {
+        self.metrics.call("ReportStale");
+        let file = FileRef::try_from(request.into_inner())?;
+        self.namespace.sync().compare(file.id.ino).await?;
+        Ok(Response::new(v1::ReportStaleResponse {}))
+    }
+}
+
+/// A directory on its way to a client; read further only when the client takes more.
+struct Reading {
+    namespace: Namespace,
+    dir: Ino,
+    after: Option<Name>,
+    left: u64,
+    lease: Duration,
+    /// Until the first batch is out.
+    first: Option<(Attr, Ino)>,
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(v1::ReadDirResponse, Reading)>, Status> {
+        let limit = self.left.min(DIR_BATCH as u64) as usize;
+        let entries = match limit {
+            0 => Vec::new(),
+            _ => self.namespace.entries(self.dir, self.after.take(), limit).await?,
+        };
+        let first = self.first.take();
+        if entries.is_empty() && first.is_none() {
+            return Ok(None);
+        }
+        // A short batch is the last one.
+        self.left = if entries.len() < limit { 0 } else { self.left - entries.len() as u64 };
+        self.after = entries.last().map(|(name, _)| name.clone());
+        let response = v1::ReadDirResponse {
+            entries: entries
+                .into_iter()
+                .map(|(name, attr)| v1::DirEntry {
+                    name: name.into_bytes(),
+                    attr: Some(attr.into()),
+                })
+                .collect(),
+            lease_ms: millis(self.lease),
+            directory: first.map(|(attr, _)| attr.into()),
+            parent: first.map_or(0, |(_, parent)| parent.0),
+        };
+        Ok(Some((response, self)))
+    }
+}
+
+fn bad_name(error: forebay_types::NameError) -> Error {
+    Error::new(Code::InvalidArgument, format!("bad name: {error}"))
+}
+
+fn millis(lease: Duration) -> u64 {
+    lease.as_millis() as u64
+}

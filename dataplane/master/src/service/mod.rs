@@ -1,0 +1,11 @@
+//! The gRPC services: thin; they translate and count.
+
+pub(crate) mod admin;
+pub(crate) mod metadata;
+pub(crate) mod registry;
+
+use futures::stream::BoxStream;
+use tonic::Status;
+
+/// A streamed answer.
+pub(crate) type Answer<T> = BoxStream<'static, Result<T, Status>>;

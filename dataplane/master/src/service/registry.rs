@@ -1,0 +1,72 @@
+//! Workers report, everyone learns of them, over gRPC.
+
+use crate::{
+    error::Error,
+    metrics::Metrics,
+    mounts::Mounts,
+    workers::{HEARTBEAT, Workers, to_wire},
+};
+use forebay_proto::{
+    convert::mount_to_wire,
+    v1::{self, registry_server::Registry},
+};
+use forebay_types::Code;
+use std::{sync::Arc, time::Instant};
+use tonic::{Request, Response, Status};
+
+/// Takes in what workers say of themselves.
+pub(crate) struct RegistryService {
+    pub(crate) cluster: String,
+    pub(crate) mounts: Arc<Mounts>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+#[tonic::async_trait]
+impl Registry for RegistryService {
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        self.metrics.call("Register");
+        let request = request.into_inner();
+        if !request.cluster.is_empty() && request.cluster != self.cluster {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!(
+                    "the worker belongs to cluster {} and this is cluster {}: point it at its own \
+                     master, or give it an empty data directory",
+                    request.cluster, self.cluster
+                ),
+            )
+            .into());
+        }
+        let worker = request
+            .worker
+            .ok_or_else(|| Error::new(Code::InvalidArgument, "the request names no worker"))?;
+        self.workers.register(&worker, Instant::now())?;
+        tracing::info!(worker = worker.id, address = worker.address, "worker registered");
+        Ok(Response::new(v1::RegisterResponse {
+            cluster: self.cluster.clone(),
+            heartbeat_ms: HEARTBEAT.as_millis() as u64,
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        let known = self.workers.heartbeat(request.into_inner(), Instant::now());
+        Ok(Response::new(v1::HeartbeatResponse { known }))
+    }
+
+    async fn topology(
+        &self,
+        _request: Request<v1::TopologyRequest>,
+    ) -> Result<Response<v1::TopologyResponse>, Status> {
+        let mounts = self.mounts.iter().map(|(id, m)| mount_to_wire(id, m.spec.clone())).collect();
+        let workers = self.workers.live(Instant::now()).iter().map(to_wire).collect();
+        let cluster = self.cluster.clone();
+        Ok(Response::new(v1::TopologyResponse { cluster, mounts, workers }))
+    }
+}

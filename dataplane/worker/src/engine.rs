@@ -1,0 +1,244 @@
+//! What the node's readers, other nodes and the master ask of a worker, without any transport.
+
+use crate::{
+    disk::Disk,
+    fill::{Access, Filler, OnStale, Part, Pattern},
+    gate::Urgency,
+    lease::{Held, Leases},
+    metrics::Metrics,
+    prefetch::MAX_PIECE,
+    source::{Reach, Sources},
+};
+use bytes::{Bytes, BytesMut};
+use forebay_cache::{CachedFile, Store};
+use forebay_client::{Ensured, Error, LeaseId, LocalFile, Result};
+use forebay_service::Shutdown;
+use forebay_types::{Code, FileId, FileRef, PAGE_SIZE, error::chain, page::page_count};
+use parking_lot::Mutex;
+use std::{collections::HashSet, ops::Range, sync::Arc};
+
+/// Unverified bytes up to which an open waits for the comparison of checksums.
+const VERIFY_AT_OPEN: u64 = 64 << 20;
+/// Pages compared in one call in the background.
+const VERIFY_STEP: u32 = 64;
+/// Files compared in the background at one time, and waiting.
+const MOST_VERIFYING: usize = 256;
+/// Most bytes of a read without the cache.
+const MOST_UNCACHED: u64 = 64 << 20;
+
+/// The worker's inside; shared by all its doors.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) store: Arc<Store>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) filler: Arc<Filler>,
+    pub(crate) leases: Leases,
+    pub(crate) disk: Disk,
+    pub(crate) metrics: Metrics,
+    shutdown: Shutdown,
+    verifying: Mutex<HashSet<FileId>>,
+    verify_turn: tokio::sync::Semaphore,
+}
+
+/// What loading a file came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Nothing had to be fetched.
+    pub cached_before: bool,
+}
+
+impl Engine {
+    /// A worker over `store` and `sources`. Must be called within the runtime that fills shall run on.
+    pub fn new(
+        store: Arc<Store>,
+        sources: Arc<Sources>,
+        metrics: Metrics,
+        on_stale: OnStale,
+        shutdown: &Shutdown,
+    ) -> Arc<Engine> {
+        let disk = Disk::new(tokio::runtime::Handle::current());
+        let filler = Arc::new(Filler::new(
+            store.clone(),
+            sources.clone(),
+            disk.clone(),
+            metrics.clone(),
+            on_stale,
+            shutdown.clone(),
+        ));
+        Arc::new(Engine {
+            store,
+            sources,
+            filler,
+            leases: Leases::new(),
+            disk,
+            metrics,
+            shutdown: shutdown.clone(),
+            verifying: Mutex::default(),
+            verify_turn: tokio::sync::Semaphore::new(1),
+        })
+    }
+
+    /// A lease and a descriptor for the file. Ready at the first poll if it is whole and verified.
+    pub(crate) async fn open(self: &Arc<Self>, owner: u64, file_ref: &FileRef) -> Result<LocalFile> {
+        let file = self.file(file_ref).await?;
+        let lease = self.store.lease(&file);
+        let cached = file.cached_bytes();
+        if file.is_whole() && !file.is_verified() && cached <= VERIFY_AT_OPEN {
+            let (store, whole) = (self.store.clone(), file.clone());
+            let pages = 0..page_count(file.size());
+            let verified = self.disk.blocking(move || store.verify(&whole, pages)).await;
+            drop(verified.inspect_err(|error| tracing::debug!(%error, "cannot verify")));
+        }
+        let whole = file.is_whole() && file.is_verified();
+        if whole {
+            self.metrics.opens_whole.inc();
+            self.metrics.bytes_opened_whole.inc_by(file.size());
+        } else {
+            let opens = match cached {
+                0 => &self.metrics.opens_absent,
+                _ => &self.metrics.opens_partial,
+            };
+            opens.inc();
+            if !file.is_verified() {
+                self.verify_later(file.clone());
+            }
+        }
+        let descriptor = file.file().clone();
+        let lease = self.leases.insert(Held::new(file, lease, file_ref.clone(), owner));
+        Ok(LocalFile { lease, file: descriptor, whole })
+    }
+
+    /// Waits until the bytes of `range` are in the descriptor.
+    pub(crate) async fn ensure(
+        &self,
+        owner: u64,
+        lease: LeaseId,
+        range: Range<u64>,
+    ) -> Result<Ensured> {
+        let Some(held) = self.leases.get(owner, lease) else {
+            return Err(Error::new(Code::NotFound, format!("no lease {}", lease.0)));
+        };
+        held.part(&self.filler).ensure(range, Access::LOCAL).await
+    }
+
+    /// Reads bytes without the cache.
+    pub(crate) async fn read(&self, file_ref: &FileRef, range: Range<u64>) -> Result<Bytes> {
+        let range = range.start..range.end.min(file_ref.size());
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let length = range.end - range.start;
+        if length > MOST_UNCACHED {
+            let text = format!("a read of {length} bytes: read at most {MOST_UNCACHED} at once");
+            return Err(Error::new(Code::InvalidArgument, text));
+        }
+        self.metrics.uncached_reads.inc();
+        let (file, urgent) = (Arc::new(file_ref.clone()), Urgency::new(true));
+        let mut fetch = self.sources.fetch(file.clone(), range, Reach::Peers, urgent);
+        let mut whole = BytesMut::new();
+        loop {
+            match fetch.next().await {
+                Ok(Some(piece)) if piece.len() as u64 == length => return Ok(piece),
+                Ok(Some(piece)) => {
+                    whole.reserve(length as usize - whole.len());
+                    whole.extend_from_slice(&piece);
+                }
+                Ok(None) => return Ok(whole.freeze()),
+                Err(error) => return Err(self.filler.source_failed(&file, error).await),
+            }
+        }
+    }
+
+    /// The file, made if it is not here.
+    pub(crate) async fn file(&self, file_ref: &FileRef) -> Result<Arc<CachedFile>> {
+        let (id, mount, size) = (file_ref.id, file_ref.mount, file_ref.size());
+        let file = match self.store.get(id) {
+            Some(file) => file,
+            None => {
+                let store = self.store.clone();
+                let made = self.disk.run(move || store.get_or_create(id, mount, size)).await;
+                made.map_err(|error| cannot_cache(&error))?
+            }
+        };
+        if file.size() == size {
+            return Ok(file);
+        }
+        let text = format!("file {id} is cached with {} bytes, asked for with {size}", file.size());
+        Err(Error::new(Code::Unavailable, text))
+    }
+
+    /// Takes part in the filling of a file; the lease must be kept as long.
+    pub(crate) async fn part(&self, file_ref: &Arc<FileRef>) -> Result<(forebay_cache::Lease, Part)> {
+        let file = self.file(file_ref).await?;
+        let lease = self.store.lease(&file);
+        let part = self.filler.join(&file, file_ref);
+        Ok((lease, part))
+    }
+
+    /// Makes a file whole.
+    pub(crate) async fn load(&self, file_ref: FileRef) -> Result<Loaded> {
+        let (bytes, file_ref) = (file_ref.size(), Arc::new(file_ref));
+        let (_lease, part) = self.part(&file_ref).await?;
+        let cached_before = part.file().is_whole();
+        if cached_before {
+            return Ok(Loaded { bytes, cached_before });
+        }
+        let access =
+            Access { pattern: Pattern::Until(bytes), reach: Reach::Peers, urgent: false };
+        let mut position = 0;
+        while position < bytes {
+            let end = (position + MAX_PIECE).min(bytes);
+            if part.ensure(position..end, access).await? == Ensured::NotCached {
+                let text = format!("no room in the cache for the {bytes} bytes of the file");
+                return Err(Error::new(Code::NoSpace, text));
+            }
+            position = end;
+        }
+        Ok(Loaded { bytes, cached_before })
+    }
+
+    /// Compares the checksums of a file in the background, so that a later open finds it verified.
+    fn verify_later(self: &Arc<Self>, file: Arc<CachedFile>) {
+        let id = file.id();
+        {
+            let mut verifying = self.verifying.lock();
+            if verifying.len() >= MOST_VERIFYING || !verifying.insert(id) {
+                return;
+            }
+        }
+        let engine = self.clone();
+        let _runtime = self.disk.enter();
+        self.shutdown.spawn(async move {
+            let lease = engine.store.lease(&file);
+            if let Ok(_turn) = engine.verify_turn.acquire().await {
+                let pages = page_count(file.size());
+                for first in (0..pages).step_by(VERIFY_STEP as usize) {
+                    let (store, file) = (engine.store.clone(), file.clone());
+                    let step = first..(first + VERIFY_STEP).min(pages);
+                    if engine.disk.blocking(move || store.verify(&file, step)).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            drop(lease);
+            engine.verifying.lock().remove(&id);
+        });
+    }
+}
+
+/// An error of the cache as readers know it: they go round the cache.
+fn cannot_cache(error: &forebay_cache::Error) -> Error {
+    let code = match error.code() {
+        Code::NoSpace => Code::NoSpace,
+        _ => Code::Unavailable,
+    };
+    Error::new(code, chain(error))
+}
+
+/// The bytes before the next page boundary after `offset`, at most `step` of them.
+pub(crate) fn step(offset: u64, end: u64, step: u64) -> u64 {
+    let boundary = (offset + 1).next_multiple_of(PAGE_SIZE);
+    (offset + step).min(boundary).min(end)
+}

@@ -1,0 +1,398 @@
+//! Fills: bytes that the cache lacks are fetched once, however many readers wait for them.
+//!
+//! A file with readers has one [`Filling`]: the flights under way and the streams seen. Missing
+//! pages that no flight covers get new ones, contiguous pages joined. The bytes go into the sparse
+//! file as they arrive, and a reader goes on as soon as its own range is in, before the page is whole
+//! or in the index. A flight belongs to nobody: it goes on when the reader who caused it is gone.
+
+use crate::{
+    disk::Disk,
+    flight::{Ending, Flight, cut},
+    metrics::Metrics,
+    prefetch::{Advice, MAX_PIECE, MAX_WINDOW, Streams},
+    source::{Fetch, Reach, Sources},
+};
+use bytes::Bytes;
+use forebay_cache::{CachedFile, PageWriter, Store};
+use forebay_client::{Ensured, Error, Result};
+use forebay_service::Shutdown;
+use forebay_types::{
+    Code, FileId, FileRef, PAGE_SIZE,
+    page::{bytes_of, pages_of},
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::Notify, task::yield_now};
+
+/// Bytes written to the disk in one call.
+const WRITE: usize = 256 << 10;
+/// Flights of one file, waiting ones included, beyond which nothing more is fetched ahead.
+const MOST_FLIGHTS: usize = 64;
+/// Once the under store was found to have another content, reads of missing pages fail for so long
+/// without asking it again.
+const STALE_MEMORY: Duration = Duration::from_secs(3);
+const SHARDS: usize = 64;
+
+/// Told when the under store has another content than a file reference says, before any reader is.
+pub type OnStale = Arc<dyn Fn(Arc<FileRef>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// How the caller of [`Filler::ensure`] goes through the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What to fetch ahead.
+    pub pattern: Pattern,
+    /// How far requests may go.
+    pub reach: Reach,
+    /// Whether somebody waits, or the bytes are only to be there later.
+    pub urgent: bool,
+}
+
+/// What is known of the bytes that will be wanted next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Nothing: judge by the accesses.
+    Observed,
+    /// Everything up to this offset, in order.
+    Until(u64),
+}
+
+impl Access {
+    /// A read of this node: the pattern is judged by what was read before.
+    pub const LOCAL: Access =
+        Access { pattern: Pattern::Observed, reach: Reach::Peers, urgent: true };
+}
+
+/// Fills the files of a store.
+pub struct Filler {
+    store: Arc<Store>,
+    sources: Arc<Sources>,
+    disk: Disk,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    on_stale: OnStale,
+    full: Notify,
+    files: Box<[Mutex<HashMap<FileId, Arc<Filling>>>]>,
+}
+
+impl fmt::Debug for Filler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Filler")
+    }
+}
+
+/// A file with readers.
+struct Filling {
+    file_ref: Arc<FileRef>,
+    file: Arc<CachedFile>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    flights: Vec<Arc<Flight>>,
+    streams: Streams,
+    stale_until: Option<Instant>,
+}
+
+/// Takes part in the filling of a file.
+pub struct Part {
+    filler: Arc<Filler>,
+    /// Absent only while it is dropped.
+    filling: Option<Arc<Filling>>,
+}
+
+impl Part {
+    fn filling(&self) -> &Arc<Filling> {
+        self.filling.as_ref().expect("taken only by drop")
+    }
+}
+
+impl Clone for Part {
+    fn clone(&self) -> Part {
+        Part { filler: self.filler.clone(), filling: self.filling.clone() }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let Some(filling) = self.filling.take() else { return };
+        let id = filling.file.id();
+        let mut files = self.filler.shard(id).lock();
+        // The table holds one, we hold one: the last part takes the entry with it.
+        let own = files.get(&id).is_some_and(|f| Arc::ptr_eq(f, &filling));
+        let last = own && Arc::strong_count(&filling) == 2;
+        drop(filling);
+        let entry = if last { files.remove(&id) } else { None };
+        drop(files);
+        drop(entry);
+    }
+}
+
+impl Filler {
+    /// Fills the files of `store` from `sources` on the current runtime.
+    pub fn new(
+        store: Arc<Store>,
+        sources: Arc<Sources>,
+        disk: Disk,
+        metrics: Metrics,
+        on_stale: OnStale,
+        shutdown: Shutdown,
+    ) -> Filler {
+        let files = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let full = Notify::new();
+        Filler { store, sources, disk, metrics, shutdown, on_stale, full, files }
+    }
+
+    /// Takes part in the filling of a file, on which the caller has a lease.
+    pub fn join(self: &Arc<Self>, file: &Arc<CachedFile>, file_ref: &Arc<FileRef>) -> Part {
+        let mut files = self.shard(file.id()).lock();
+        let filling = match files.get(&file.id()) {
+            Some(filling) if Arc::ptr_eq(&filling.file, file) => filling.clone(),
+            // None, or one of a file that was dropped meanwhile: its readers go on by themselves.
+            _ => {
+                let state = Mutex::default();
+                let filling = Filling { file_ref: file_ref.clone(), file: file.clone(), state };
+                let filling = Arc::new(filling);
+                files.insert(file.id(), filling.clone());
+                filling
+            }
+        };
+        Part { filler: self.clone(), filling: Some(filling) }
+    }
+
+    /// Waits until a fill found the tiers full.
+    pub async fn full(&self) {
+        self.full.notified().await;
+    }
+
+    fn shard(&self, id: FileId) -> &Mutex<HashMap<FileId, Arc<Filling>>> {
+        let hash = id.ino.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.version.0;
+        &self.files[(hash >> 32) as usize % SHARDS]
+    }
+
+    /// Fetches and writes the bytes of a flight.
+    async fn fly(&self, filling: &Filling, flight: &Flight, reach: Reach) -> Ending {
+        let _lease = self.store.lease(&filling.file);
+        let (file_ref, range) = (filling.file_ref.clone(), flight.bytes.clone());
+        let mut fetch = self.sources.fetch(file_ref, range, reach, flight.urgency.clone());
+        // No room is reserved for a request that still has to wait, and no request is made for
+        // which there is no room.
+        fetch.admit().await;
+        let (store, file) = (self.store.clone(), filling.file.clone());
+        let (first, bytes) = (flight.pages.start, flight.bytes.end - flight.bytes.start);
+        let writer = self.disk.run(move || store.writer(&file, first, bytes)).await;
+        let written = match writer {
+            Ok(writer) => self.transfer(&mut fetch, writer, flight).await,
+            Err(error) => Err(Trouble::Cache(error)),
+        };
+        match written {
+            Ok(()) => Ending::Done,
+            Err(Trouble::Cache(error)) => {
+                if error.code() == Code::NoSpace {
+                    self.full.notify_one();
+                }
+                tracing::debug!(file = %filling.file.id(), %error, "cannot cache");
+                Ending::NotCached
+            }
+            Err(Trouble::Source(error)) => {
+                Ending::Failed(self.source_failed(&filling.file_ref, error).await)
+            }
+        }
+    }
+
+    /// Passes an error of the sources on; one of another content only after the master knows of it.
+    pub(crate) async fn source_failed(&self, file: &Arc<FileRef>, error: Error) -> Error {
+        if error.code == Code::Stale {
+            self.metrics.stale_fills.inc();
+            (self.on_stale)(file.clone()).await;
+        }
+        error
+    }
+
+    async fn transfer(
+        &self,
+        fetch: &mut Fetch,
+        mut writer: PageWriter,
+        flight: &Flight,
+    ) -> std::result::Result<(), Trouble> {
+        while let Some(mut bytes) = fetch.next().await.map_err(Trouble::Source)? {
+            while !bytes.is_empty() {
+                let piece = bytes.split_to(bytes.len().min(WRITE));
+                writer = self.write(writer, piece).await.map_err(Trouble::Cache)?;
+                if flight.advance(writer.position()) {
+                    // The reader first: it may lie behind us on this very thread.
+                    yield_now().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        mut writer: PageWriter,
+        piece: Bytes,
+    ) -> std::result::Result<PageWriter, forebay_cache::Error> {
+        self.disk.run(move || writer.write(&piece).map(|()| writer)).await
+    }
+}
+
+/// Which side failed.
+enum Trouble {
+    Cache(forebay_cache::Error),
+    Source(Error),
+}
+
+/// Ends a flight, however its task ends.
+struct Landing {
+    part: Part,
+    flight: Arc<Flight>,
+    ending: Option<Ending>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let stopped = || Ending::Failed(Error::new(Code::Unavailable, "the worker is stopping"));
+        let ending = self.ending.take().unwrap_or_else(stopped);
+        {
+            let mut state = self.part.filling().state.lock();
+            state.flights.retain(|f| !Arc::ptr_eq(f, &self.flight));
+            if matches!(&ending, Ending::Failed(error) if error.code == Code::Stale) {
+                state.stale_until = Some(Instant::now() + STALE_MEMORY);
+            }
+        }
+        self.flight.end(ending);
+    }
+}
+
+impl Part {
+    /// The file.
+    pub fn file(&self) -> &Arc<CachedFile> {
+        &self.filling().file
+    }
+
+    /// Waits until the bytes of `range` are in the file. Ready at the first poll if they are.
+    pub async fn ensure(&self, range: Range<u64>, access: Access) -> Result<Ensured> {
+        let filling = self.filling();
+        let range = range.start..range.end.min(filling.file.size());
+        if range.is_empty() {
+            return Ok(Ensured::Present);
+        }
+        if !filling.file.is_verified() && !self.verify(&range).await {
+            return Ok(Ensured::NotCached);
+        }
+        let flights = self.plan(&range, access)?;
+        let metrics = &self.filler.metrics;
+        if flights.is_empty() {
+            let pages = pages_of(range.clone(), filling.file.size());
+            metrics.bytes_from_cache.inc_by(range.end - range.start);
+            metrics.pages_from_cache.inc_by(u64::from(pages.end - pages.start));
+        }
+        for flight in flights {
+            match flight.reached(range.end).await {
+                Ending::Done => {}
+                Ending::NotCached => return Ok(Ensured::NotCached),
+                Ending::Failed(error) => return Err(error),
+            }
+        }
+        Ok(Ensured::Present)
+    }
+
+    /// Compares the checksums of the pages of `range` that a predecessor left behind.
+    async fn verify(&self, range: &Range<u64>) -> bool {
+        let (store, file) = (self.filler.store.clone(), self.filling().file.clone());
+        let pages = pages_of(range.clone(), file.size());
+        let verified = self.filler.disk.blocking(move || store.verify(&file, pages)).await;
+        verified
+            .inspect_err(|error| tracing::debug!(%error, "cannot verify"))
+            .is_ok()
+    }
+
+    /// The flights to wait for; new ones are on their way when it returns.
+    fn plan(&self, range: &Range<u64>, access: Access) -> Result<Vec<Arc<Flight>>> {
+        let filling = self.filling();
+        let size = filling.file.size();
+        let wanted = pages_of(range.clone(), size);
+        let mut state = filling.state.lock();
+        let advice = match access.pattern {
+            Pattern::Observed => state.streams.access(range.clone(), size),
+            Pattern::Until(end) => in_order(range.end, end.min(size)),
+        };
+        let missing = filling.file.missing(wanted.clone());
+        if missing.is_empty() && advice.ahead.is_empty() {
+            return Ok(Vec::new());
+        }
+        if state.stale_until.is_some_and(|until| Instant::now() < until) {
+            if missing.is_empty() {
+                return Ok(Vec::new());
+            }
+            return Err(Error::new(
+                Code::Stale,
+                format!("file {} has another content in the under store now", filling.file.id()),
+            ));
+        }
+        let mut absent = missing;
+        let ahead = pages_of(advice.ahead, size);
+        let ahead = ahead.start.max(wanted.end)..ahead.end;
+        if !ahead.is_empty() && state.flights.len() < MOST_FLIGHTS {
+            join(&mut absent, filling.file.missing(ahead));
+        }
+        let busy: Vec<_> = state.flights.iter().map(|f| f.pages.clone()).collect();
+        let started: Vec<Arc<Flight>> = cut(&absent, &busy, advice.piece)
+            .into_iter()
+            .map(|pages| {
+                let urgent = access.urgent && pages.start < wanted.end;
+                let bytes = bytes_of(pages.clone(), size);
+                Arc::new(Flight::new(pages, bytes, urgent))
+            })
+            .collect();
+        state.flights.extend(started.iter().cloned());
+        // Pages that a flight has just completed are no longer missing, but its flight may be listed
+        // still: waiting for it costs nothing.
+        let overlaps = |f: &&Arc<Flight>| f.pages.start < wanted.end && wanted.start < f.pages.end;
+        let awaited: Vec<Arc<Flight>> = state.flights.iter().filter(overlaps).cloned().collect();
+        drop(state);
+        if access.urgent && awaited.iter().filter(|f| f.urgency.raise()).count() > 0 {
+            self.filler.sources.reconsider();
+        }
+        for flight in started {
+            self.start(flight, access.reach);
+        }
+        Ok(awaited)
+    }
+
+    fn start(&self, flight: Arc<Flight>, reach: Reach) {
+        let mut landing = Landing { part: self.clone(), flight, ending: None };
+        // The caller may poll outside of the runtime.
+        let _runtime = self.filler.disk.enter();
+        self.filler.shutdown.spawn(async move {
+            let Landing { part, flight, .. } = &landing;
+            landing.ending = Some(part.filler.fly(part.filling(), flight, reach).await);
+        });
+    }
+}
+
+/// What to fetch ahead for a caller who will want everything up to `end` in order.
+fn in_order(from: u64, end: u64) -> Advice {
+    let from = from.next_multiple_of(PAGE_SIZE);
+    let reach = from + MAX_WINDOW;
+    let reach = if reach >= end { end } else { reach - reach % MAX_PIECE };
+    Advice { ahead: from.min(reach)..reach, piece: MAX_PIECE }
+}
+
+/// Appends runs of pages, joining where the last meets the next.
+fn join(runs: &mut Vec<Range<u32>>, more: Vec<Range<u32>>) {
+    for run in more {
+        match runs.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => runs.push(run),
+        }
+    }
+}
