@@ -1,3 +1,7 @@
 //! End-to-end scenarios, the demonstration and the benchmark, and what they stand on.
 
+pub mod bench;
+pub mod disk;
+pub mod interrupt;
+pub mod process;
 pub mod s3;

@@ -25,8 +25,8 @@ pub(crate) struct Device {
     pub(crate) identity: u64,
     /// Device and inode of `dir`.
     place: (u64, u64),
-    /// Holds the lock.
-    _lock: File,
+    /// The identity file; holds the lock.
+    lock: File,
 }
 
 /// What an I/O error says about the tier.
@@ -116,16 +116,15 @@ impl Device {
         for shard in 0..=255 {
             make_dir(&files_dir.join(format!("{shard:02x}")), false)?;
         }
-        let identity = match known {
-            Some(identity) => identity,
-            None => {
-                let identity = random()?;
-                lock.set_len(0)?;
-                io::Seek::rewind(&mut lock)?;
-                // One write of a short line: whole or not there.
-                lock.write_all(format!("forebay tier {identity:016x}\n").as_bytes())?;
-                identity
-            }
+        let identity = if let Some(identity) = known {
+            identity
+        } else {
+            let identity = random()?;
+            lock.set_len(0)?;
+            io::Seek::rewind(&mut lock)?;
+            // One write of a short line: whole or not there.
+            lock.write_all(format!("forebay tier {identity:016x}\n").as_bytes())?;
+            identity
         };
         let files = fs::open(
             &files_dir,
@@ -138,7 +137,7 @@ impl Device {
             files,
             identity,
             place: (meta.dev(), meta.ino()),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -158,11 +157,14 @@ impl Device {
         // The lock is ours if the old identity file is still in place, and a second descriptor
         // would not get it.
         if self.is_in_place() {
-            fs::flock(&self._lock, FlockOperation::Unlock)?;
+            fs::flock(&self.lock, FlockOperation::Unlock)?;
         }
         let device = Device::open(&self.dir)?;
-        device.try_write()?;
-        Ok(device)
+        match device.try_write() {
+            // A full disk works.
+            Err(error) if blame(&error) != Blame::Full => Err(error),
+            _ => Ok(device),
+        }
     }
 
     /// Whether the directory is still the one that was opened.
@@ -173,7 +175,7 @@ impl Device {
         };
         same(&self.dir, &|| Ok(self.place))
             && same(&self.dir.join(IDENTITY), &|| {
-                self._lock.metadata().map(|meta| (meta.dev(), meta.ino()))
+                self.lock.metadata().map(|meta| (meta.dev(), meta.ino()))
             })
             && same(&self.dir.join("files"), &|| {
                 let stat = fs::fstat(&self.files)?;

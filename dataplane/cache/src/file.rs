@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// The descriptor for readers, while anybody holds it.
     pub(crate) disk: Weak<File>,
     pub(crate) leases: u32,
+    /// Writers among them.
+    pub(crate) writers: u16,
     /// Uses since it came to this tier.
     pub(crate) uses: u16,
     /// Never evicted.
@@ -74,6 +76,7 @@ impl CachedFile {
                 pages: PageSet::new(page::page_count(size)),
                 disk: Weak::new(),
                 leases: 0,
+                writers: 0,
                 uses: 0,
                 pinned: false,
                 created: false,
@@ -256,5 +259,15 @@ impl State {
             pinned: self.pinned,
             bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_small_in_memory() {
+        assert!(size_of::<CachedFile>() <= 96, "{}", size_of::<CachedFile>());
     }
 }

@@ -27,6 +27,7 @@ mod signal;
 mod status;
 mod store;
 mod tier;
+mod verify;
 mod volume;
 mod writer;
 

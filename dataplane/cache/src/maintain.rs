@@ -61,7 +61,7 @@ impl Store {
                 dead.extend(self.find(id).and_then(|file| file.condemn()));
             }
         }
-        self.bury(dead);
+        self.bury(&dead);
     }
 
     /// Takes tiers out of service that are not in their place any more, and those back that work again.
@@ -86,7 +86,7 @@ impl Store {
         match self.reconcile(volume) {
             Ok(()) => volume.mark_sound(),
             Err(error) => {
-                volume.mark_faulty(&io::Error::other(forebay_types::error::chain(&error)))
+                volume.mark_faulty(&io::Error::other(forebay_types::error::chain(&error)));
             }
         }
     }
@@ -120,7 +120,7 @@ impl Store {
                 self.hollow.lock().push_back(file.id());
             }
         }
-        self.bury(dead);
+        self.bury(&dead);
     }
 
     fn loads(&self) -> Vec<Load> {
@@ -154,7 +154,7 @@ impl Store {
                 }
                 freed += self.displace(n, id, need - freed, &mut dead);
             }
-            self.bury(dead);
+            self.bury(&dead);
             if freed == 0 && !victims.more {
                 return;
             }
@@ -335,6 +335,7 @@ impl Store {
                 .position(|volume| Arc::ptr_eq(volume, &state.volume));
             if let Some(from) = from
                 && state.may_go()
+                && state.serves()
                 && bytes > 0
             {
                 candidates.push((file.id(), from, bytes));

@@ -259,7 +259,7 @@ mod tests {
                     _ => {
                         if page == 0 {
                             set.forget_verified();
-                            model.values_mut().for_each(|proven| *proven = false);
+                            for proven in model.values_mut() { *proven = false; }
                         }
                     }
                 }

@@ -147,7 +147,7 @@ impl Store {
             tracing::warn!(tier = %volume.dir.display(), without_file = dead.len(), without_row = unknown.len(),
                 "cache tier and page index differed");
         }
-        self.bury(dead);
+        self.bury(&dead);
         Ok(())
     }
 }

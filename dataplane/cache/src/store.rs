@@ -6,7 +6,6 @@
 use crate::{
     CachedFile, Counters, Error, Lease, PageWriter, StoreConfig, TierStatus,
     admission::{self, Room},
-    device,
     file::Remains,
     index::Index,
     map::{self, FileMap},
@@ -17,16 +16,9 @@ use crate::{
     volume::Volume,
 };
 use forebay_kv::{Batch, Kv};
-use forebay_types::{FileId, MountId, PAGE_SIZE, PageIndex, page};
+use forebay_types::{FileId, MountId, PAGE_SIZE, PageIndex};
 use parking_lot::Mutex;
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io,
-    ops::Range,
-    os::unix::fs::FileExt,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 const SHARDS: usize = 16;
 
@@ -38,9 +30,6 @@ pub(crate) const HOLLOW_KEPT: usize = 4096;
 
 /// Files whose rows are deleted with one write.
 const BURIAL: usize = 64;
-
-/// Bytes read at a time to compare a checksum.
-const VERIFY_CHUNK: u64 = 1 << 18;
 
 /// The page store of a worker.
 pub struct Store {
@@ -144,7 +133,7 @@ impl Store {
                 }
                 state.die(&old)
             };
-            self.bury(remains.into_iter().collect());
+            self.bury(remains.as_slice());
         }
         let chosen = admission::choose(&self.rooms(), size).ok_or(Error::NoSpace(size))?;
         let file = Arc::new(CachedFile::new(
@@ -205,6 +194,7 @@ impl Store {
             let disk = disk.inspect_err(|_| volume.unreserve(bytes))?;
             // The writer's own lease; taken under this lock so that no eviction comes between.
             state.leases += 1;
+            state.writers += 1;
             (volume, disk)
         };
         let lease = Lease::adopt(Arc::clone(self), Arc::clone(file));
@@ -216,91 +206,6 @@ impl Store {
             first,
             bytes,
         ))
-    }
-
-    /// Compares the checksums of unverified pages in `pages`; drops the wrong ones (they count as
-    /// missing from then on). Cheap when nothing is unverified.
-    pub fn verify(&self, file: &Arc<CachedFile>, pages: Range<PageIndex>) -> Result<(), Error> {
-        let todo = {
-            let mut state = file.state.lock();
-            let todo = state.pages.unverified(pages);
-            if todo.is_empty() {
-                return Ok(());
-            }
-            state.check(file.id())?;
-            // Keeps the pages in place meanwhile.
-            state.leases += 1;
-            todo
-        };
-        let result = self.verify_pages(file, &todo);
-        self.release(file);
-        result
-    }
-
-    fn verify_pages(&self, file: &Arc<CachedFile>, pages: &[PageIndex]) -> Result<(), Error> {
-        let (id, size) = (file.id(), file.size());
-        let disk = file.file()?;
-        let mut buffer = vec![0; VERIFY_CHUNK.min(size) as usize];
-        for page in pages {
-            let expected = self.index.page(id, *page)?;
-            let found = checksum(&disk, page::bytes_of(*page..page + 1, size), &mut buffer);
-            match found {
-                Ok(found) if Some(found) == expected => {
-                    file.state.lock().pages.mark_verified(*page);
-                }
-                Ok(_) => self.drop_wrong(file, *page),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.drop_wrong(file, *page);
-                }
-                Err(error) => {
-                    self.drop_wrong(file, *page);
-                    let volume = Arc::clone(&file.state.lock().volume);
-                    return Err(volume.fail(error, 0));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Drops a page that is not what its row says.
-    fn drop_wrong(&self, file: &Arc<CachedFile>, page: PageIndex) {
-        let id = file.id();
-        let mut state = file.state.lock();
-        if !state.pages.is_unverified(page) {
-            return;
-        }
-        self.tally.corrupt_pages.fetch_add(1, Relaxed);
-        if !state.warned {
-            state.warned = true;
-            tracing::warn!(file = %id, page, tier = %state.volume.dir.display(),
-                "cached page has a wrong checksum, dropped");
-        }
-        // Row and bytes go before the bit and under the lock: once the bit is clear, another fill may
-        // write the page.
-        let mut batch = Batch::default();
-        Index::delete_page(&mut batch, id, page);
-        if let Err(error) = self.index.write(&batch) {
-            tracing::warn!(file = %id, page, %error, "row of a wrong page remains");
-        }
-        let punched = state
-            .volume
-            .device()
-            .open_write(id)
-            .and_then(|disk| device::punch(&disk, page..page + 1));
-        if let Err(error) = punched {
-            tracing::warn!(file = %id, page, %error, "bytes of a wrong page remain");
-        }
-        state.drop_page(file.size(), page);
-        let volume = Arc::clone(&state.volume);
-        let rest = state.pages.bytes(file.size());
-        let pinned = state.pinned;
-        drop(state);
-        if rest == 0 {
-            volume.policy.lock().remove(id);
-            self.note_hollow(id);
-        } else if !pinned {
-            volume.policy.lock().weigh(id, rest);
-        }
     }
 
     /// Drops a file (after its last lease, if leased). Returns the bytes it held.
@@ -315,7 +220,7 @@ impl Store {
             state.die(&file)
         };
         let bytes = remains.as_ref().map_or(0, |remains| remains.bytes);
-        self.bury(remains.into_iter().collect());
+        self.bury(remains.as_slice());
         bytes
     }
 
@@ -455,7 +360,7 @@ impl Store {
 
     /// Clears away what dead files left: rows, then bytes, then the names in the maps. In this order, so
     /// that a file made anew under the same key finds nothing of the old one.
-    pub(crate) fn bury(&self, dead: Vec<Remains>) {
+    pub(crate) fn bury(&self, dead: &[Remains]) {
         for group in dead.chunks(BURIAL) {
             let mut batch = Batch::default();
             for remains in group.iter().filter(|remains| remains.recorded) {
@@ -485,17 +390,4 @@ impl Store {
             }
         }
     }
-}
-
-/// The CRC32C of a range of a file.
-fn checksum(disk: &File, range: Range<u64>, buffer: &mut [u8]) -> io::Result<u32> {
-    let mut crc = 0;
-    let mut at = range.start;
-    while at < range.end {
-        let part = buffer.len().min((range.end - at) as usize);
-        disk.read_exact_at(&mut buffer[..part], at)?;
-        crc = crc32c::crc32c_append(crc, &buffer[..part]);
-        at += part as u64;
-    }
-    Ok(crc)
 }

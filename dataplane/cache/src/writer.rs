@@ -1,6 +1,6 @@
 //! Writes pages as their bytes come.
 
-use crate::{CachedFile, Error, Lease, Store, index::Index, volume::Volume};
+use crate::{CachedFile, Error, Lease, Store, device, index::Index, volume::Volume};
 use forebay_kv::Batch;
 use forebay_types::{PAGE_SIZE, PageIndex, page};
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
@@ -19,6 +19,10 @@ pub struct PageWriter {
     crc: u32,
     /// The current page was present when its turn came.
     skip: bool,
+    /// Bytes of the current page may be on the disk.
+    dirty: bool,
+    /// It failed, and takes no more.
+    failed: bool,
     /// Bytes still promised by the tier.
     reserved: u64,
     lease: Lease,
@@ -41,14 +45,25 @@ impl PageWriter {
             position: u64::from(first) * PAGE_SIZE,
             crc: 0,
             skip: false,
+            dirty: false,
+            failed: false,
             reserved,
             lease,
         }
     }
 
-    /// Writes the next bytes. After an error the pages complete so far remain, and
-    /// [`PageWriter::position`] tells how far it got.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+    /// Writes the next bytes. After an error the pages complete so far remain, and the writer
+    /// takes no more.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.failed {
+            return Err(Error::Busy(self.file().id()));
+        }
+        let written = self.try_write(bytes);
+        self.failed = written.is_err();
+        written
+    }
+
+    fn try_write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         let size = self.file().size();
         while !bytes.is_empty() {
             if self.position >= size {
@@ -62,6 +77,7 @@ impl PageWriter {
             let here = bytes.len().min((end - self.position) as usize);
             let (now, later) = bytes.split_at(here);
             if !self.skip {
+                self.dirty = true;
                 self.disk
                     .write_all_at(now, self.position)
                     .map_err(|error| self.volume.fail(error, end - self.position))?;
@@ -87,13 +103,11 @@ impl PageWriter {
 
     /// Before the first byte of a page of `len` bytes.
     fn begin(&mut self, page: PageIndex, len: u64) -> Result<(), Error> {
-        {
+        self.skip = {
             let state = self.file().state.lock();
             state.check(self.file().id())?;
-            let present = state.pages.contains(page);
-            drop(state);
-            self.skip = present;
-        }
+            state.pages.contains(page)
+        };
         self.crc = 0;
         if !self.skip && self.reserved < len {
             let more = len - self.reserved;
@@ -134,6 +148,7 @@ impl PageWriter {
         if let Some(weight) = weight {
             self.volume.policy.lock().weigh(id, weight);
         }
+        self.dirty = false;
         let len = page::page_len(size, page).min(self.reserved);
         self.reserved -= len;
         self.volume.unreserve(len);
@@ -144,5 +159,14 @@ impl PageWriter {
 impl Drop for PageWriter {
     fn drop(&mut self) {
         self.volume.unreserve(self.reserved);
+        let mut state = self.lease.file().state.lock();
+        state.writers -= 1;
+        let page = (self.position / PAGE_SIZE) as PageIndex;
+        // Half a page counts nowhere: its blocks go back. Not beside another writer, which may be
+        // at the same page; none can begin under the lock.
+        if self.dirty && state.writers == 0 && !state.pages.contains(page) {
+            // Failing that, the blocks stay until the page is filled or the file goes.
+            let _ = device::punch(&self.disk, page..page + 1);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use forebay_types::Address;
 use hyper_util::rt::TokioIo;
-use std::{future::Future, io, pin::Pin, time::Duration};
+use std::{io, pin::Pin, time::Duration};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -44,16 +44,14 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Io for T {}
 
 type Dialled = io::Result<TokioIo<Pin<Box<dyn Io>>>>;
 
-fn dial(address: Address) -> impl Future<Output = Dialled> + Send {
-    async move {
-        let stream: Pin<Box<dyn Io>> = match &address {
-            Address::Unix(path) => Box::pin(UnixStream::connect(path).await?),
-            Address::Tcp(host) => {
-                let stream = TcpStream::connect(host.as_str()).await?;
-                stream.set_nodelay(true)?;
-                Box::pin(stream)
-            }
-        };
-        Ok(TokioIo::new(stream))
-    }
+async fn dial(address: Address) -> Dialled {
+    let stream: Pin<Box<dyn Io>> = match &address {
+        Address::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+        Address::Tcp(host) => {
+            let stream = TcpStream::connect(host.as_str()).await?;
+            stream.set_nodelay(true)?;
+            Box::pin(stream)
+        }
+    };
+    Ok(TokioIo::new(stream))
 }

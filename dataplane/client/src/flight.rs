@@ -7,10 +7,13 @@ use futures::{
 use parking_lot::Mutex;
 use std::{collections::HashMap, future::Future, hash::Hash};
 
+/// A question under way, with its mark.
+type Flight<V> = (u64, Shared<BoxFuture<'static, V>>);
+
 /// Questions under way. Two questions are identical if their key and their mark are: the mark tells
 /// how much of the world's changes the asker knew, so nobody gets an answer older than what he knew.
 pub(crate) struct Flights<K, V: Clone> {
-    open: Mutex<HashMap<K, (u64, Shared<BoxFuture<'static, V>>)>>,
+    open: Mutex<HashMap<K, Flight<V>>>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone + Send + Sync + 'static> Flights<K, V> {

@@ -235,35 +235,48 @@ impl MetaCache {
         })
     }
 
-    /// Keeps a listing.
+    /// Keeps a listing. The one kept before serves on if it says the same, so that those who compare
+    /// by identity see no change.
     pub(crate) fn put_listing(
         &self,
         mark: u64,
-        listing: &Arc<Listing>,
+        listing: Listing,
         lease: Duration,
         now: Instant,
-    ) -> Duration {
+    ) -> Leased<Arc<Listing>> {
         let dir = listing.directory.ino;
+        let value = match self.listings.peek(&dir) {
+            Some(kept) if *kept.value == listing => kept.value,
+            _ => Arc::new(listing),
+        };
         let affects = |change: &Change| match change {
             Change::Entry(parent, _) => *parent == dir,
-            Change::Inode(ino) => listing.holds(*ino),
+            Change::Inode(ino) => value.holds(*ino),
         };
-        self.put(mark, lease, affects, || {
+        let valid = self.put(mark, lease, affects, || {
             self.listings.insert(
                 dir,
                 Kept {
-                    value: listing.clone(),
+                    value: value.clone(),
                     until: now + lease,
                 },
             );
-        })
+        });
+        Leased { value, valid }
+    }
+
+    /// How long a listing that was handed out may still be kept; zero once anything in it changed.
+    pub(crate) fn lease_of(&self, listing: &Arc<Listing>, now: Instant) -> Duration {
+        let kept = self.listing(listing.directory.ino, now);
+        kept.filter(|k| Arc::ptr_eq(&k.value, listing))
+            .map_or(Duration::ZERO, |k| k.valid)
     }
 
     /// Keeps a file reference: no lease, since an inode's content never changes.
     pub(crate) fn put_file(&self, mark: u64, file: &FileRef) {
         let affects = |change: &Change| *change == Change::Inode(file.id.ino);
         self.put(mark, Duration::MAX, affects, || {
-            self.files.insert(file.id.ino, file.clone())
+            self.files.insert(file.id.ino, file.clone());
         });
     }
 
@@ -365,13 +378,13 @@ mod tests {
         cache
     }
 
-    fn listing() -> Arc<Listing> {
+    fn listing() -> Listing {
         let entries = vec![(name("a"), attr(2)), (name("c"), attr(3))];
-        Arc::new(Listing {
+        Listing {
             directory: attr(1),
             parent: Ino(1),
             entries,
-        })
+        }
     }
 
     #[test]
@@ -404,7 +417,7 @@ mod tests {
         );
         assert!(cache.lookup(Ino(1), &name("a"), now).is_none());
         assert_eq!(
-            cache.put_listing(mark, &listing(), LEASE, now),
+            cache.put_listing(mark, listing(), LEASE, now).valid,
             Duration::ZERO
         );
         assert_eq!(cache.put_attr(mark, attr(3), LEASE, now), Duration::ZERO);
@@ -414,7 +427,7 @@ mod tests {
     #[test]
     fn a_listing_answers_lookups_also_negative_until_one_of_its_names_or_inodes_changes() {
         let (cache, now) = (cache(), Instant::now());
-        cache.put_listing(cache.mark(), &listing(), LEASE, now);
+        cache.put_listing(cache.mark(), listing(), LEASE, now);
         let found = |n| {
             cache
                 .lookup(Ino(1), &name(n), now)
@@ -428,9 +441,22 @@ mod tests {
         assert!(cache.listing(Ino(1), now).is_some());
         cache.invalidate(&[Change::Inode(Ino(3))]);
         assert!(cache.listing(Ino(1), now).is_none());
-        cache.put_listing(cache.mark(), &listing(), LEASE, now);
+        cache.put_listing(cache.mark(), listing(), LEASE, now);
         cache.invalidate(&[Change::Entry(Ino(1), name("b"))]);
         assert!(cache.listing(Ino(1), now).is_none());
+    }
+
+    #[test]
+    fn an_unchanged_listing_keeps_its_identity_and_a_changed_one_loses_its_lease() {
+        let (cache, now) = (cache(), Instant::now());
+        let first = cache.put_listing(cache.mark(), listing(), LEASE, now).value;
+        let again = cache
+            .put_listing(cache.mark(), listing(), LEASE, now + LEASE)
+            .value;
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(cache.lease_of(&first, now + LEASE), LEASE);
+        cache.invalidate(&[Change::Entry(Ino(1), name("b"))]);
+        assert_eq!(cache.lease_of(&first, now + LEASE), Duration::ZERO);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Leased<T> {
 }
 
 /// A whole directory at one moment, in the order of names.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Listing {
     /// The directory.
     pub directory: Attr,
@@ -123,11 +123,11 @@ impl Namespace {
             files: Flights::new(),
         });
         inner.cache.watched();
-        let watching = watch::run(inner.clone(), session.session, stream);
+        let watched = inner.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = watching => {}
+                () = shutdown.cancelled() => watched.cache.unwatched(),
+                () = watch::run(watched.clone(), session.session, stream) => {}
             }
         });
         Ok(Namespace { inner })
@@ -192,6 +192,11 @@ impl Namespace {
             .await
     }
 
+    /// How long a listing that was handed out may still be kept; zero once anything in it changed.
+    pub fn lease_of(&self, listing: &Arc<Listing>) -> Duration {
+        self.inner.cache.lease_of(listing, Instant::now())
+    }
+
     /// What a worker needs to fetch the file. Ready at the first poll when cached.
     pub async fn file_ref(&self, ino: Ino) -> Result<FileRef> {
         let inner = &self.inner;
@@ -219,6 +224,12 @@ impl Namespace {
             .retrying("report of stale content", report)
             .await
             .map(|_| ())
+    }
+
+    /// Forgets what is cached about an inode that turned out to be wrong: the next question about it, or
+    /// about a name that leads to it, goes to the master.
+    pub fn distrust(&self, ino: Ino) {
+        self.inner.cache.invalidate(&[Change::Inode(ino)]);
     }
 
     /// Changes from now on; a receiver that lags must treat it as [`Invalidation::All`].
@@ -348,9 +359,7 @@ impl Inner {
         (listing, lease, asked): (Listing, Duration, Instant),
         mark: u64,
     ) -> Leased<Arc<Listing>> {
-        let value = Arc::new(listing);
-        let valid = self.cache.put_listing(mark, &value, lease, asked);
-        Leased { value, valid }
+        self.cache.put_listing(mark, listing, lease, asked)
     }
 
     async fn collect(&self, dir: Ino, limit: u64) -> Result<(Listing, Duration, Instant)> {

@@ -84,11 +84,8 @@ mod tests {
         let fewer = all[..3].to_vec();
         for ino in 0..5_000 {
             let before = homes(file(ino), 0, &all);
-            if before[0] != 3 {
-                assert_eq!(before[0], homes(file(ino), 0, &fewer)[0]);
-            } else {
-                assert_eq!(before[1], homes(file(ino), 0, &fewer)[0]);
-            }
+            let expected = if before[0] == 3 { before[1] } else { before[0] };
+            assert_eq!(expected, homes(file(ino), 0, &fewer)[0]);
         }
     }
 

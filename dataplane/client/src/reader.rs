@@ -220,12 +220,11 @@ impl Inner {
         let mut at = range.start;
         let mut failure = None;
         for round in 0..ROUNDS {
-            let topology = match round {
-                0 => self.topology.get().await?,
-                _ => {
-                    tokio::time::sleep(PAUSE * round).await;
-                    self.topology.refresh().await?
-                }
+            let topology = if round == 0 {
+                self.topology.get().await?
+            } else {
+                tokio::time::sleep(PAUSE * round).await;
+                self.topology.refresh().await?
             };
             let mut homes = topology.homes(file.id, at).into_iter();
             while at < range.end {
@@ -326,7 +325,9 @@ async fn assemble(coming: Vec<Coming>, range: &Range<u64>) -> Option<Bytes> {
         return parts.pop();
     }
     let mut all = BytesMut::with_capacity((range.end - range.start) as usize);
-    parts.iter().for_each(|part| all.extend_from_slice(part));
+    for part in parts {
+        all.extend_from_slice(&part);
+    }
     Some(all.freeze())
 }
 

@@ -66,7 +66,10 @@ pub struct Fatal {
 impl Fatal {
     /// A fault without a deeper cause.
     pub fn new(message: impl Into<String>) -> Fatal {
-        Fatal { message: message.into(), source: None }
+        Fatal {
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// A fault with its cause.
@@ -74,7 +77,10 @@ impl Fatal {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Fatal {
-        Fatal { message: message.into(), source: Some(source.into()) }
+        Fatal {
+            message: message.into(),
+            source: Some(source.into()),
+        }
     }
 }
 

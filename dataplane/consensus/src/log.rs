@@ -88,8 +88,10 @@ impl Log {
                 .split_first_chunk()
                 .and_then(|(index, rest)| Some((index, rest.try_into().ok()?)))
                 .ok_or_else(|| damaged("cut mark of a wrong length"))?;
-            log.cut =
-                Cut { index: u64::from_be_bytes(*index), term: u64::from_be_bytes(term) };
+            log.cut = Cut {
+                index: u64::from_be_bytes(*index),
+                term: u64::from_be_bytes(term),
+            };
         }
         log.last = log.cut.index;
         let bytes = log.load()?;
@@ -196,7 +198,10 @@ impl Log {
     /// Frees memory over the bound; entries from `unwritten` on are not on disk and stay.
     pub(crate) fn evict(&mut self, unwritten: u64) {
         while self.recent_bytes > RECENT_BYTES
-            && self.recent.front().is_some_and(|entry| entry.index < unwritten)
+            && self
+                .recent
+                .front()
+                .is_some_and(|entry| entry.index < unwritten)
         {
             let entry = self.recent.pop_front().expect("just seen");
             self.recent_bytes -= entry_bytes(&entry);
@@ -208,18 +213,25 @@ impl Log {
         if index <= self.cut.index || index > self.last {
             return None;
         }
-        let term = self.term(index).expect("an index of the journal has a term");
+        let term = self
+            .term(index)
+            .expect("an index of the journal has a term");
         let mut batch = Batch::default();
         batch.put(CUT, [index.to_be_bytes(), term.to_be_bytes()].concat());
         batch.delete_range(entry_keys(self.cut.index + 1..index + 1));
-        let live = self.runs.partition_point(|(start, _)| *start <= index + 1).saturating_sub(1);
-        self.runs.drain(..live);
-        match self.runs.first_mut() {
-            _ if index == self.last => self.runs.clear(),
-            Some(run) => run.0 = run.0.max(index + 1),
-            None => {}
+        if index == self.last {
+            self.runs.clear();
+        } else {
+            // The run that holds the first entry that stays now begins with it.
+            let live = self.runs.partition_point(|(start, _)| *start <= index + 1) - 1;
+            self.runs.drain(..live);
+            self.runs[0].0 = self.runs[0].0.max(index + 1);
         }
-        while self.recent.front().is_some_and(|entry| entry.index <= index) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|entry| entry.index <= index)
+        {
             let entry = self.recent.pop_front().expect("just seen");
             self.recent_bytes -= entry_bytes(&entry);
         }
@@ -237,11 +249,6 @@ impl Log {
         self.last
     }
 
-    /// The hard state, as loaded or last taken in.
-    pub(crate) fn hard_state(&self) -> &HardState {
-        &self.hard
-    }
-
     /// Raises the commit index to `index`: known from elsewhere to be committed.
     pub(crate) fn committed_at_least(&mut self, index: u64) {
         self.hard.commit = self.hard.commit.max(index);
@@ -254,7 +261,10 @@ impl Log {
 
     /// The first index of `term`, if the journal ends in that term.
     pub(crate) fn start_of_last_term(&self, term: u64) -> Option<u64> {
-        self.runs.last().filter(|(_, last)| *last == term).map(|(start, _)| *start)
+        self.runs
+            .last()
+            .filter(|(_, last)| *last == term)
+            .map(|(start, _)| *start)
     }
 
     fn last_term(&self) -> u64 {
@@ -289,7 +299,9 @@ impl Log {
         if expected == indexes.end {
             return Ok(());
         }
-        Err(forebay_kv::Error::Corrupt(format!("entry {expected} is missing").into()))
+        Err(forebay_kv::Error::Corrupt(
+            format!("entry {expected} is missing").into(),
+        ))
     }
 }
 
@@ -332,7 +344,11 @@ impl Storage for Log {
         if low <= self.cut.index {
             return Err(StorageError::Compacted.into());
         }
-        assert!(high <= self.last + 1, "entries up to {high} asked, {} there", self.last);
+        assert!(
+            high <= self.last + 1,
+            "entries up to {high} asked, {} there",
+            self.last
+        );
         let mut room = max_size.into().unwrap_or(u64::MAX);
         let recent_from = self.last + 1 - self.recent.len() as u64;
         let mut entries = Vec::new();
@@ -386,14 +402,23 @@ impl Storage for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_kv::MemKv;
+    use forebay_kv::{MemKv, Read};
 
     fn entry(index: u64, term: u64, len: usize) -> Entry {
-        Entry { index, term, data: vec![index as u8; len], ..Entry::default() }
+        Entry {
+            index,
+            term,
+            data: vec![index as u8; len],
+            ..Entry::default()
+        }
     }
 
     fn hard(term: u64, commit: u64) -> HardState {
-        HardState { term, vote: 1, commit }
+        HardState {
+            term,
+            vote: 1,
+            commit,
+        }
     }
 
     fn open(kv: &Arc<MemKv>) -> Result<Log, String> {
@@ -419,7 +444,7 @@ mod tests {
         write(&kv, &log.append(entries, Some(hard(4, 2)), true));
         for log in [log, open(&kv).unwrap()] {
             assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 4)]);
-            assert_eq!((log.last(), log.hard_state().commit), (3, 2));
+            assert_eq!((log.last(), log.hard.commit), (3, 2));
             assert_eq!(log.voters(), [1]);
             assert_eq!([0, 1, 2, 3].map(|i| log.term(i).unwrap()), [0, 1, 1, 4]);
             assert_eq!(log.start_of_last_term(4), Some(3));
@@ -433,7 +458,10 @@ mod tests {
         let mut log = open(&kv).unwrap();
         let entries = (1..=5).map(|i| entry(i, 1, 1)).collect();
         write(&kv, &log.append(entries, Some(hard(1, 1)), true));
-        write(&kv, &log.append(vec![entry(3, 2, 1)], Some(hard(2, 1)), true));
+        write(
+            &kv,
+            &log.append(vec![entry(3, 2, 1)], Some(hard(2, 1)), true),
+        );
         for log in [log, open(&kv).unwrap()] {
             assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 2)]);
             assert_eq!(log.last(), 3);
@@ -445,7 +473,12 @@ mod tests {
     fn a_cut_removes_entries_and_keeps_the_term_of_the_last() {
         let kv = Arc::new(MemKv::new());
         let mut log = open(&kv).unwrap();
-        let entries = vec![entry(1, 1, 1), entry(2, 1, 1), entry(3, 2, 1), entry(4, 2, 1)];
+        let entries = vec![
+            entry(1, 1, 1),
+            entry(2, 1, 1),
+            entry(3, 2, 1),
+            entry(4, 2, 1),
+        ];
         write(&kv, &log.append(entries, Some(hard(2, 4)), true));
         for (index, left) in [(2, vec![(3, 2), (4, 2)]), (3, vec![(4, 2)]), (4, vec![])] {
             write(&kv, &log.cut(index).unwrap());
@@ -454,13 +487,19 @@ mod tests {
                 assert_eq!(log.first_index().unwrap(), index + 1);
                 assert_eq!(log.term(index).unwrap(), if index == 2 { 1 } else { 2 });
                 assert_eq!(indexes(log, index + 1..5, None), left);
-                assert!(log.entries(index, 5, None, GetEntriesContext::empty(false)).is_err());
+                assert!(
+                    log.entries(index, 5, None, GetEntriesContext::empty(false))
+                        .is_err()
+                );
                 assert!(index == 4 || log.term(4).unwrap() == 2);
             }
             assert_eq!(kv.scan(b"e"..b"f").count(), left.len());
         }
         assert!(log.cut(5).is_none());
-        write(&kv, &log.append(vec![entry(5, 3, 1)], Some(hard(3, 4)), true));
+        write(
+            &kv,
+            &log.append(vec![entry(5, 3, 1)], Some(hard(3, 4)), true),
+        );
         assert_eq!(indexes(&open(&kv).unwrap(), 5..6, None), [(5, 3)]);
     }
 
@@ -505,15 +544,26 @@ mod tests {
         hole.delete(entry_key(5));
         write(&kv, &hole);
         assert_eq!(indexes(&log, 1..41, None), []);
-        assert!(matches!(log.take_fault(), Some(forebay_kv::Error::Corrupt(_))));
+        assert!(matches!(
+            log.take_fault(),
+            Some(forebay_kv::Error::Corrupt(_))
+        ));
         assert!(open(&kv).err().unwrap().contains("entry 5 is missing"));
 
         let lost_tail = Arc::new(MemKv::new());
         let mut log = open(&lost_tail).unwrap();
-        write(&lost_tail, &log.append(vec![entry(1, 1, 1)], Some(hard(1, 1)), true));
+        write(
+            &lost_tail,
+            &log.append(vec![entry(1, 1, 1)], Some(hard(1, 1)), true),
+        );
         let mut cut = Batch::default();
         cut.delete(entry_key(1));
         write(&lost_tail, &cut);
-        assert!(open(&lost_tail).err().unwrap().contains("do not fit together"));
+        assert!(
+            open(&lost_tail)
+                .err()
+                .unwrap()
+                .contains("do not fit together")
+        );
     }
 }

@@ -1,37 +1,21 @@
 //! The FUSE host: the file system of a node.
+//!
+//! [`fs`] says what every request means, without a kernel and without fuser; [`inode`] fixes the mode of
+//! every open inode (kernel passthrough, cached, streamed); `adapter` is the only file that speaks
+//! fuser's requests; `notify` tells the kernel what to forget. It never writes. What it promises to
+//! programs is in `SEMANTICS.md`.
 
-use forebay_client::local::LocalWorker;
-use forebay_service::Shutdown;
-use std::{path::Path, sync::Arc};
-
+mod adapter;
+pub mod buffer;
 pub mod config;
+pub mod directory;
+pub mod failure;
+pub mod fs;
+mod host;
+pub mod inode;
+mod inval;
+pub mod metrics;
+pub mod mount;
+mod notify;
 
-/// A mounted file system.
-pub struct FuseHost {}
-
-impl FuseHost {
-    /// Connects to the master, mounts, and returns when the mount serves.
-    pub async fn start(
-        _config: config::FuseConfig,
-        _local: Option<Arc<dyn LocalWorker>>,
-        _registry: &mut prometheus_client::registry::Registry,
-        _shutdown: &Shutdown,
-    ) -> anyhow::Result<FuseHost> {
-        todo!()
-    }
-
-    /// Where it is mounted.
-    pub fn mount_point(&self) -> &Path {
-        todo!()
-    }
-
-    /// Resolves when the kernel has ended the session (somebody unmounted it).
-    pub async fn ended(&self) {
-        todo!()
-    }
-
-    /// Unmounts (lazily if files are open) and waits for the session's threads.
-    pub async fn unmount(self) -> anyhow::Result<()> {
-        todo!()
-    }
-}
+pub use host::FuseHost;

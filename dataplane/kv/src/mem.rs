@@ -5,7 +5,7 @@ use parking_lot::RwLock;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Read as _, Write},
     ops::{Bound, Range},
     path::Path,
     sync::Arc,
@@ -148,7 +148,9 @@ fn read_field(file: &mut impl io::Read) -> Result<Option<Vec<u8>>> {
     }
     let length = u64::from_le_bytes(length);
     let mut field = Vec::new();
-    let read = io::Read::take(&mut *file, length)
+    let read = file
+        .by_ref()
+        .take(length)
         .read_to_end(&mut field)
         .map_err(failed)?;
     if read as u64 != length {

@@ -24,8 +24,8 @@ pub(crate) enum Existing {
     Absent,
     /// A directory.
     Directory,
-    /// A file with this content.
-    File(Fingerprint),
+    /// A file with this content and modification time.
+    File(Fingerprint, i64),
 }
 
 /// Why a name is not the under store's to decide.
@@ -128,7 +128,13 @@ impl Diff {
             }
         }
         match (existing(&entry.name)?, &entry.kind) {
-            (Existing::File(old), UfsKind::File { fingerprint, .. }) if old == *fingerprint => {}
+            (
+                Existing::File(old, old_ns),
+                UfsKind::File {
+                    fingerprint,
+                    mtime_ns,
+                },
+            ) if old == *fingerprint && old_ns == *mtime_ns => {}
             (Existing::Directory, _) => {
                 self.undecided.insert(entry.name.clone(), entry);
             }
@@ -143,12 +149,10 @@ impl Diff {
         existing: &mut impl FnMut(&Name) -> Result<Existing, E>,
         changed: &mut Vec<UfsEntry>,
     ) -> Result<(), E> {
-        match self.protected.get(&entry.name) {
-            Some(Protection::MountPoint) => {
-                self.hidden(&entry.name, b"/", ProblemReason::HiddenByMount);
-                return Ok(());
-            }
-            Some(Protection::AboveMountPoint) | None => {}
+        let protection = self.protected.get(&entry.name).copied();
+        if protection == Some(Protection::MountPoint) {
+            self.hidden(&entry.name, b"/", ProblemReason::HiddenByMount);
+            return Ok(());
         }
         match self.seen.insert(hash(&entry.name), Kind::Directory) {
             Some(Kind::Directory) => return Ok(()),
@@ -158,7 +162,8 @@ impl Diff {
             }
             None => {}
         }
-        if existing(&entry.name)? != Existing::Directory {
+        // A directory made on the way to a mount point must learn that the store has it, too.
+        if protection.is_some() || existing(&entry.name)? != Existing::Directory {
             changed.push(entry);
         }
         Ok(())
@@ -203,7 +208,9 @@ pub(crate) fn protected<'a>(
 ) -> BTreeMap<Name, Protection> {
     let mut names = BTreeMap::new();
     for path in mount_paths {
-        let Some(rest) = path.as_bytes().strip_prefix(dir) else { continue };
+        let Some(rest) = path.as_bytes().strip_prefix(dir) else {
+            continue;
+        };
         // The root's own path is its separator too.
         let rest = match rest.strip_prefix(b"/") {
             Some(rest) => rest,
@@ -211,7 +218,9 @@ pub(crate) fn protected<'a>(
             None => continue,
         };
         let mut segments = rest.splitn(2, |b| *b == b'/');
-        let Some(Ok(name)) = segments.next().map(|s| Name::new(s.to_vec())) else { continue };
+        let Some(Ok(name)) = segments.next().map(|s| Name::new(s.to_vec())) else {
+            continue;
+        };
         let protection = match segments.next() {
             None => Protection::MountPoint,
             Some(_) => Protection::AboveMountPoint,
@@ -247,16 +256,29 @@ mod tests {
     }
 
     fn print(etag: u64) -> Fingerprint {
-        Fingerprint { size: etag, mtime_ns: 0, etag: etag.to_string() }
+        Fingerprint {
+            size: etag,
+            mtime_ns: 0,
+            etag: etag.to_string(),
+        }
     }
 
     fn file(text: &str, etag: u64) -> UfsEntry {
-        let kind = UfsKind::File { fingerprint: print(etag), mtime_ns: 0 };
-        UfsEntry { name: name(text), kind }
+        let kind = UfsKind::File {
+            fingerprint: print(etag),
+            mtime_ns: 0,
+        };
+        UfsEntry {
+            name: name(text),
+            kind,
+        }
     }
 
     fn directory(text: &str) -> UfsEntry {
-        UfsEntry { name: name(text), kind: UfsKind::Directory { mtime_ns: 0 } }
+        UfsEntry {
+            name: name(text),
+            kind: UfsKind::Directory { mtime_ns: 0 },
+        }
     }
 
     /// Runs a whole sync against `tree`, a piece per entry; returns the changes and the problems.
@@ -269,10 +291,12 @@ mod tests {
         let mut all = Vec::new();
         for entry in listing {
             let mut changed = Vec::new();
-            let named = Named { entries: vec![entry.clone()], problems: vec![] };
-            let look = |n: &Name| {
-                Ok::<_, Infallible>(tree.get(n).cloned().unwrap_or(Existing::Absent))
+            let named = Named {
+                entries: vec![entry.clone()],
+                problems: vec![],
             };
+            let look =
+                |n: &Name| Ok::<_, Infallible>(tree.get(n).cloned().unwrap_or(Existing::Absent));
             diff.take(named, look, &mut changed).unwrap();
             apply(tree, &changed);
             all.extend(changed);
@@ -287,7 +311,10 @@ mod tests {
     fn apply(tree: &mut Tree, changed: &[UfsEntry]) {
         for entry in changed {
             let existing = match &entry.kind {
-                UfsKind::File { fingerprint, .. } => Existing::File(fingerprint.clone()),
+                UfsKind::File {
+                    fingerprint,
+                    mtime_ns,
+                } => Existing::File(fingerprint.clone(), *mtime_ns),
                 UfsKind::Directory { .. } => Existing::Directory,
             };
             tree.insert(entry.name.clone(), existing);
@@ -308,7 +335,10 @@ mod tests {
 
     #[test]
     fn a_directory_hides_an_object_of_its_name_in_whatever_order_they_come() {
-        for listing in [[file("a", 1), directory("a")], [directory("a"), file("a", 1)]] {
+        for listing in [
+            [file("a", 1), directory("a")],
+            [directory("a"), file("a", 1)],
+        ] {
             let mut tree = Tree::new();
             for round in 0..2 {
                 let (changed, problems) = run(&mut tree, BTreeMap::new(), &listing);
@@ -317,7 +347,11 @@ mod tests {
                 assert_eq!(problems[0].key.as_ref(), b"d/a");
                 assert_eq!(problems[0].reason, ProblemReason::HiddenByDirectory);
                 if round == 1 {
-                    assert_eq!(changed, [], "the directory must not be replaced and made again");
+                    assert_eq!(
+                        changed,
+                        [],
+                        "the directory must not be replaced and made again"
+                    );
                 }
             }
         }
@@ -336,13 +370,19 @@ mod tests {
         let guard = protected(b"/d", ["/", "/d/m", "/d/up/x", "/e/m", "/dd"].into_iter());
         let names: Vec<String> = guard.keys().map(ToString::to_string).collect();
         assert_eq!(names, ["m", "up"]);
-        let mut tree =
-            Tree::from([(name("m"), Existing::Directory), (name("up"), Existing::Directory)]);
+        let mut tree = Tree::from([
+            (name("m"), Existing::Directory),
+            (name("up"), Existing::Directory),
+        ]);
         let listing = [file("m", 1), directory("m"), file("up", 1)];
         let (changed, problems) = run(&mut tree, guard.clone(), &listing);
         assert_eq!(changed, []);
         assert_eq!(problems.len(), 3);
-        assert!(problems.iter().all(|p| p.reason == ProblemReason::HiddenByMount));
+        assert!(
+            problems
+                .iter()
+                .all(|p| p.reason == ProblemReason::HiddenByMount)
+        );
         assert_eq!(run(&mut tree, guard, &[]), (vec![], vec![]));
         assert_eq!(tree.len(), 2);
     }
@@ -364,7 +404,7 @@ mod tests {
             after in proptest::collection::vec((0u8..8, 0u64..4), 0..16),
         ) {
             let text = |n: u8| format!("n{n}");
-            let kind = |k: u64| if k == 0 { Existing::Directory } else { Existing::File(print(k)) };
+            let kind = |k: u64| if k == 0 { Existing::Directory } else { Existing::File(print(k), 0) };
             let mut tree: Tree = before.iter().map(|(n, k)| (name(&text(*n)), kind(*k))).collect();
             // A store has one object a key: the first counts.
             let mut want = Tree::new();

@@ -21,12 +21,18 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into() }
+        Error {
+            code,
+            message: message.into(),
+        }
     }
 
     /// The same kind, with what was being done in front.
     pub(crate) fn context(self, what: impl std::fmt::Display) -> Error {
-        Error { code: self.code, message: format!("{what}: {}", self.message) }
+        Error {
+            code: self.code,
+            message: format!("{what}: {}", self.message),
+        }
     }
 }
 
@@ -54,7 +60,9 @@ impl From<ProposeError> for Error {
             ProposeError::NoSpace => Code::NoSpace,
         };
         let hint = match &error {
-            ProposeError::NotLeader { leader: Some(leader) } => format!(": master {leader} leads"),
+            ProposeError::NotLeader {
+                leader: Some(leader),
+            } => format!(": master {leader} leads"),
             ProposeError::NoSpace => ": make space in the master's data directory".to_owned(),
             _ => String::new(),
         };

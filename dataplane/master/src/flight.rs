@@ -11,7 +11,6 @@ use futures::{
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, hash_map::Entry},
-    future::Future,
     sync::Arc,
 };
 use tokio::sync::oneshot;
@@ -47,7 +46,10 @@ struct Slot<T> {
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// Nothing under way; `shutdown` owns what will be.
     pub(crate) fn new(shutdown: Shutdown) -> Arc<Flights<T>> {
-        Arc::new(Flights { open: Mutex::new(HashMap::new()), shutdown })
+        Arc::new(Flights {
+            open: Mutex::new(HashMap::new()),
+            shutdown,
+        })
     }
 
     /// The result of the work on `ino`, begun at once (not at the first poll) if need be.
@@ -56,22 +58,32 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         ino: Ino,
         join: Join,
         work: impl FnOnce() -> BoxFuture<'static, Result<T>>,
-    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T> {
+    ) -> BoxFuture<'static, Result<T>> {
         let landing = match self.open.lock().entry(ino) {
             Entry::Vacant(place) => {
                 let (landing, departure) = board(work());
-                place.insert(Slot { running: landing.clone(), next: None });
+                place.insert(Slot {
+                    running: landing.clone(),
+                    next: None,
+                });
                 self.take_off(ino, departure);
                 landing
             }
             Entry::Occupied(slot) if join == Join::Any => slot.get().running.clone(),
-            Entry::Occupied(mut slot) => {
-                slot.get_mut().next.get_or_insert_with(|| board(work())).0.clone()
-            }
+            Entry::Occupied(mut slot) => slot
+                .get_mut()
+                .next
+                .get_or_insert_with(|| board(work()))
+                .0
+                .clone(),
         };
-        landing.map(|result| {
-            result.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the master is stopping")))
-        })
+        landing
+            .map(|result| {
+                result.unwrap_or_else(|_| {
+                    Err(Error::new(Code::Unavailable, "the master is stopping"))
+                })
+            })
+            .boxed()
     }
 
     fn take_off(self: &Arc<Self>, ino: Ino, first: Departure<T>) {

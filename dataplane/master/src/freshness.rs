@@ -27,9 +27,8 @@ pub(crate) fn freshness(
     now_ns: i64,
 ) -> Freshness {
     match (policy, synced_ns) {
-        (None, _) => Freshness::Fresh,
+        (None, _) | (Some(SyncPolicy::Never), Some(_)) => Freshness::Fresh,
         (Some(_), None) => Freshness::Unloaded,
-        (Some(SyncPolicy::Never), Some(_)) => Freshness::Fresh,
         (Some(SyncPolicy::Always), Some(_)) => Freshness::Check,
         (Some(SyncPolicy::Interval(interval)), Some(synced)) => {
             let age = now_ns.saturating_sub(synced);
@@ -65,11 +64,21 @@ mod tests {
         for policy in [interval, Some(SyncPolicy::Never), Some(SyncPolicy::Always)] {
             assert_eq!(freshness(policy, None, 0), Freshness::Unloaded);
         }
-        assert_eq!(freshness(Some(SyncPolicy::Never), Some(0), i64::MAX), Freshness::Fresh);
-        assert_eq!(freshness(Some(SyncPolicy::Always), Some(5), 5), Freshness::Check);
+        assert_eq!(
+            freshness(Some(SyncPolicy::Never), Some(0), i64::MAX),
+            Freshness::Fresh
+        );
+        assert_eq!(
+            freshness(Some(SyncPolicy::Always), Some(5), 5),
+            Freshness::Check
+        );
         assert_eq!(freshness(interval, Some(0), 59 * SECOND), Freshness::Fresh);
         assert_eq!(freshness(interval, Some(0), 60 * SECOND), Freshness::Stale);
-        assert_eq!(freshness(interval, Some(SECOND), 0), Freshness::Stale, "clock set back");
+        assert_eq!(
+            freshness(interval, Some(SECOND), 0),
+            Freshness::Stale,
+            "clock set back"
+        );
     }
 
     #[test]

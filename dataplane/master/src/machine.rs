@@ -33,7 +33,10 @@ impl StateMachine for Machine {
             ),
             source: Some(Box::new(error)),
         })?;
-        let outcome = self.meta.apply(index, &command).map_err(|e| fatal(index, e))?;
+        let outcome = self
+            .meta
+            .apply(index, &command)
+            .map_err(|e| fatal(index, e))?;
         self.hub.publish(&outcome.invalidated);
         Ok(outcome)
     }

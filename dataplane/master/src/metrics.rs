@@ -60,21 +60,41 @@ impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("forebay_master");
         r.register("calls", "gRPC calls by method", self.calls.clone());
-        r.register("listings", "Directories listed from under stores", self.listings.clone());
+        r.register(
+            "listings",
+            "Directories listed from under stores",
+            self.listings.clone(),
+        );
         let help = "Time to list a directory and apply what was found, in seconds";
         r.register("listing_seconds", help, self.listing_seconds.clone());
         let help = "Listings of directories that failed";
         r.register("listing_failures", help, self.listing_failures.clone());
-        r.register("entries_added", "Names found in under stores", self.entries_added.clone());
+        r.register(
+            "entries_added",
+            "Names found in under stores",
+            self.entries_added.clone(),
+        );
         let help = "Names found with another content";
         r.register("entries_changed", help, self.entries_changed.clone());
-        r.register("entries_removed", "Names found gone", self.entries_removed.clone());
+        r.register(
+            "entries_removed",
+            "Names found gone",
+            self.entries_removed.clone(),
+        );
         let help = "Keys met that a file system cannot show";
         r.register("problem_keys", help, self.problem_keys.clone());
-        r.register("workers_live", "Workers that serve", self.workers_live.clone());
+        r.register(
+            "workers_live",
+            "Workers that serve",
+            self.workers_live.clone(),
+        );
         let help = "Files that load jobs have done, cached before or not";
         r.register("load_files", help, self.load_files.clone());
-        r.register("load_bytes", "Bytes of files that load jobs have done", self.load_bytes.clone());
+        r.register(
+            "load_bytes",
+            "Bytes of files that load jobs have done",
+            self.load_bytes.clone(),
+        );
         let help = "Files that load jobs could not load";
         r.register("load_failures", help, self.load_failures.clone());
     }

@@ -15,7 +15,7 @@ pub type OpenUnderStore =
     Arc<dyn Fn(&MountSpec) -> forebay_ufs::Result<Arc<dyn UnderStore>> + Send + Sync>;
 
 /// How long an under store may take to prove that it can be used.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
+const PROBE_LIMIT: Duration = Duration::from_mins(1);
 
 /// A mounted under store.
 pub(crate) struct Mount {
@@ -43,17 +43,24 @@ impl Mounts {
         for mount in gone(&meta.mounts()?, &wanted) {
             proposer.propose(Change::Unmount { mount }).await?;
         }
-        // An unmount takes nested mounts with it, so the rest is made again where needed.
         for spec in missing(&meta.mounts()?, &wanted) {
             let what = format!("cannot mount {} at {}", spec.uri, spec.path);
-            proposer.propose(Change::Mount { spec }).await.map_err(|e| e.context(what))?;
+            proposer
+                .propose(Change::Mount { spec })
+                .await
+                .map_err(|e| e.context(what))?;
         }
-        let mut stores: BTreeMap<String, Mount> =
-            opened.into_iter().map(|m| (m.spec.path.clone(), m)).collect();
+        let mut stores: BTreeMap<String, Mount> = opened
+            .into_iter()
+            .map(|m| (m.spec.path.clone(), m))
+            .collect();
         let mut by_id = BTreeMap::new();
         for (id, spec) in meta.mounts()? {
             let mount = stores.remove(&spec.path).ok_or_else(|| {
-                Error::new(Code::Internal, format!("mount {} was not taken away", spec.path))
+                Error::new(
+                    Code::Internal,
+                    format!("mount {} was not taken away", spec.path),
+                )
             })?;
             by_id.insert(id, mount);
         }
@@ -63,7 +70,10 @@ impl Mounts {
     /// The mount of a row.
     pub(crate) fn get(&self, id: MountId) -> Result<&Mount> {
         self.by_id.get(&id).ok_or_else(|| {
-            Error::new(Code::NotFound, format!("mount {id} is no longer in the mount table"))
+            Error::new(
+                Code::NotFound,
+                format!("mount {id} is no longer in the mount table"),
+            )
         })
     }
 
@@ -87,21 +97,27 @@ pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<V
             let error = Error::from(error);
             let text = format!("cannot mount {} at {}: {error}", spec.uri, spec.path);
             // The store's own message may say better what to do.
-            let text =
-                if error.message.contains(": check ") { text } else { format!("{text}: {remedy}") };
+            let text = if error.message.contains(": check ") {
+                text
+            } else {
+                format!("{text}: {remedy}")
+            };
             Error::new(error.code, text)
         };
         let store = open(spec).map_err(refuse)?;
-        match tokio::time::timeout(PROBE_LIMIT, store.probe()).await {
-            Ok(probed) => probed.map_err(refuse)?,
-            Err(_) => {
-                let text = format!("no answer within {} s", PROBE_LIMIT.as_secs());
-                return Err(refuse(forebay_ufs::Error::new(Code::Timeout, text)));
-            }
-        }
-        Ok(Mount { spec: spec.clone(), store })
+        let probed = tokio::time::timeout(PROBE_LIMIT, store.probe()).await;
+        probed.unwrap_or_else(|_| Err(too_late())).map_err(refuse)?;
+        Ok(Mount {
+            spec: spec.clone(),
+            store,
+        })
     }))
     .await
+}
+
+fn too_late() -> forebay_ufs::Error {
+    let text = format!("no answer within {} s", PROBE_LIMIT.as_secs());
+    forebay_ufs::Error::new(Code::Timeout, text)
 }
 
 fn remedy(code: Code) -> &'static str {
@@ -116,7 +132,11 @@ fn remedy(code: Code) -> &'static str {
 /// Rows to take away, the deepest first: those at a path that is wanted no longer, or for another
 /// URI now.
 fn gone(have: &[(MountId, MountSpec)], wanted: &[MountSpec]) -> Vec<MountId> {
-    let kept = |spec: &MountSpec| wanted.iter().any(|w| w.path == spec.path && w.uri == spec.uri);
+    let kept = |spec: &MountSpec| {
+        wanted
+            .iter()
+            .any(|w| w.path == spec.path && w.uri == spec.uri)
+    };
     let mut gone: Vec<&(MountId, MountSpec)> = have.iter().filter(|(_, s)| !kept(s)).collect();
     gone.sort_by(|(_, a), (_, b)| b.path.cmp(&a.path));
     gone.into_iter().map(|(id, _)| *id).collect()
@@ -124,8 +144,11 @@ fn gone(have: &[(MountId, MountSpec)], wanted: &[MountSpec]) -> Vec<MountId> {
 
 /// Mounts to make or to change, a mount before those within it.
 fn missing(have: &[(MountId, MountSpec)], wanted: &[MountSpec]) -> Vec<MountSpec> {
-    let mut missing: Vec<MountSpec> =
-        wanted.iter().filter(|w| !have.iter().any(|(_, spec)| spec == *w)).cloned().collect();
+    let mut missing: Vec<MountSpec> = wanted
+        .iter()
+        .filter(|w| !have.iter().any(|(_, spec)| spec == *w))
+        .cloned()
+        .collect();
     missing.sort_by(|a, b| a.path.cmp(&b.path));
     missing
 }
@@ -136,7 +159,12 @@ mod tests {
 
     fn spec(path: &str, uri: &str) -> MountSpec {
         let sync = SyncPolicy::Never;
-        MountSpec { path: path.into(), uri: uri.into(), options: BTreeMap::new(), sync }
+        MountSpec {
+            path: path.into(),
+            uri: uri.into(),
+            options: BTreeMap::new(),
+            sync,
+        }
     }
 
     #[test]
@@ -154,9 +182,15 @@ mod tests {
     #[test]
     fn new_and_changed_mounts_are_made_outermost_first() {
         let have = [(MountId(1), spec("/x", "b:"))];
-        let changed = MountSpec { sync: SyncPolicy::Always, ..spec("/x", "b:") };
+        let changed = MountSpec {
+            sync: SyncPolicy::Always,
+            ..spec("/x", "b:")
+        };
         let wanted = [spec("/x/y", "c:"), changed.clone(), spec("/", "a:")];
-        assert_eq!(missing(&have, &wanted), [spec("/", "a:"), changed, spec("/x/y", "c:")]);
+        assert_eq!(
+            missing(&have, &wanted),
+            [spec("/", "a:"), changed, spec("/x/y", "c:")]
+        );
         assert_eq!(missing(&have, &[spec("/x", "b:")]), []);
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::{
     error::{Error, Result, blocking},
+    proposer::Proposer,
     sync::Sync,
 };
 use forebay_meta::Meta;
@@ -31,11 +32,16 @@ pub(crate) struct Resolved {
 pub(crate) struct Namespace {
     meta: Arc<Meta>,
     sync: Sync,
+    proposer: Arc<Proposer>,
 }
 
 impl Namespace {
-    pub(crate) fn new(meta: Arc<Meta>, sync: Sync) -> Namespace {
-        Namespace { meta, sync }
+    pub(crate) fn new(meta: Arc<Meta>, sync: Sync, proposer: Arc<Proposer>) -> Namespace {
+        Namespace {
+            meta,
+            sync,
+            proposer,
+        }
     }
 
     /// The state below.
@@ -46,6 +52,12 @@ impl Namespace {
     /// What keeps it in step.
     pub(crate) fn sync(&self) -> &Sync {
         &self.sync
+    }
+
+    /// Makes the reads after it linearizable: they see all that was ever acknowledged. Costs two
+    /// loads from memory while this is the only voter.
+    pub(crate) async fn barrier(&self) -> Result<()> {
+        Ok(self.proposer.raft().read_barrier().await?)
     }
 
     /// A name in a directory, and how long the answer may be kept.
@@ -89,13 +101,18 @@ impl Namespace {
     pub(crate) async fn resolve(&self, path: &[u8]) -> Result<Resolved> {
         let mut parent = Ino::ROOT;
         let mut name = None;
-        let mut attr = self.meta.attr(Ino::ROOT)?.ok_or_else(|| unknown(Ino::ROOT))?;
+        let mut attr = self
+            .meta
+            .attr(Ino::ROOT)?
+            .ok_or_else(|| unknown(Ino::ROOT))?;
         for segment in segments(path)? {
-            let not_found = |code, what| {
-                Error::new(code, format!("{}: {what}", String::from_utf8_lossy(path)))
-            };
+            let not_found =
+                |code, what| Error::new(code, format!("{}: {what}", String::from_utf8_lossy(path)));
             if attr.kind != FileKind::Directory {
-                return Err(not_found(Code::NotDirectory, "a part of the path is a file"));
+                return Err(not_found(
+                    Code::NotDirectory,
+                    "a part of the path is a file",
+                ));
             }
             parent = attr.ino;
             attr = self
@@ -121,7 +138,10 @@ impl Namespace {
 }
 
 fn unknown(ino: Ino) -> Error {
-    Error::new(Code::NotFound, format!("no file or directory has inode {ino}"))
+    Error::new(
+        Code::NotFound,
+        format!("no file or directory has inode {ino}"),
+    )
 }
 
 /// The names of an absolute path; doubled and trailing slashes do not count.
@@ -130,7 +150,9 @@ fn segments(path: &[u8]) -> Result<Vec<Name>> {
         let shown = String::from_utf8_lossy(path);
         Error::new(Code::InvalidArgument, format!("bad path '{shown}': {why}"))
     };
-    let rest = path.strip_prefix(b"/").ok_or_else(|| bad("it must begin with '/'"))?;
+    let rest = path
+        .strip_prefix(b"/")
+        .ok_or_else(|| bad("it must begin with '/'"))?;
     rest.split(|b| *b == b'/')
         .filter(|segment| !segment.is_empty())
         .map(|segment| Name::new(segment.to_vec()).map_err(|e| bad(&e.to_string())))
@@ -149,7 +171,11 @@ mod tests {
         assert_eq!(names("/").unwrap(), Vec::<String>::new());
         assert_eq!(names("/a//b/").unwrap(), ["a", "b"]);
         for path in ["", "a", "/a/../b", "/.", "/a\0"] {
-            assert_eq!(names(path).unwrap_err().code, Code::InvalidArgument, "{path}");
+            assert_eq!(
+                names(path).unwrap_err().code,
+                Code::InvalidArgument,
+                "{path}"
+            );
         }
     }
 }

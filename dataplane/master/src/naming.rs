@@ -27,14 +27,16 @@ pub(crate) fn name_page(prefix: &[u8], page: ListPage) -> Named {
         name_object(prefix, object, &mut named);
     }
     for key in page.prefixes {
-        name_prefix(prefix, key, 0, &mut named);
+        name_prefix(prefix, &key, 0, &mut named);
     }
     named
 }
 
 fn name_object(prefix: &[u8], object: Object, named: &mut Named) {
     // A key that does not begin with the prefix was not asked for.
-    let Some(rest) = object.key.strip_prefix(prefix) else { return };
+    let Some(rest) = object.key.strip_prefix(prefix) else {
+        return;
+    };
     if rest.is_empty() || rest.ends_with(b"/") {
         // A folder marker: of the directory itself, or of one in it.
         if object.fingerprint.size > 0 {
@@ -44,21 +46,32 @@ fn name_object(prefix: &[u8], object: Object, named: &mut Named) {
             });
         }
         if !rest.is_empty() {
-            name_prefix(prefix, object.key.clone(), object.mtime_ns, named);
+            name_prefix(prefix, &object.key, object.mtime_ns, named);
         }
     } else if rest.contains(&b'/') {
-        name_prefix(prefix, object.key.clone(), 0, named);
+        name_prefix(prefix, &object.key, 0, named);
     } else {
-        let kind = UfsKind::File { fingerprint: object.fingerprint, mtime_ns: object.mtime_ns };
+        let kind = UfsKind::File {
+            fingerprint: object.fingerprint,
+            mtime_ns: object.mtime_ns,
+        };
         push(prefix, &object.key, object.key.len(), kind, named);
     }
 }
 
 /// Names the directory that `key` lies in, or is.
-fn name_prefix(prefix: &[u8], key: Bytes, mtime_ns: i64, named: &mut Named) {
-    let Some(rest) = key.strip_prefix(prefix) else { return };
+fn name_prefix(prefix: &[u8], key: &Bytes, mtime_ns: i64, named: &mut Named) {
+    let Some(rest) = key.strip_prefix(prefix) else {
+        return;
+    };
     let segment = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
-    push(prefix, &key, prefix.len() + segment, UfsKind::Directory { mtime_ns }, named);
+    push(
+        prefix,
+        key,
+        prefix.len() + segment,
+        UfsKind::Directory { mtime_ns },
+        named,
+    );
 }
 
 /// The name is `key[prefix.len()..end]`, shared with the key and not copied.
@@ -72,7 +85,10 @@ fn push(prefix: &[u8], key: &Bytes, end: usize, kind: UfsKind, named: &mut Named
                 NameError::TooLong => ProblemReason::NameTooLong,
                 NameError::BadByte => ProblemReason::BadByte,
             };
-            named.problems.push(Problem { key: key.clone(), reason });
+            named.problems.push(Problem {
+                key: key.clone(),
+                reason,
+            });
         }
     }
 }
@@ -86,14 +102,24 @@ mod tests {
     fn object(key: &[u8], size: u64) -> Object {
         Object {
             key: Bytes::copy_from_slice(key),
-            fingerprint: Fingerprint { size, mtime_ns: 0, etag: "\"e\"".into() },
+            fingerprint: Fingerprint {
+                size,
+                mtime_ns: 0,
+                etag: "\"e\"".into(),
+            },
             mtime_ns: 7,
         }
     }
 
     fn reason_of(prefix: &str, key: &[u8]) -> Option<ProblemReason> {
-        let page = ListPage { objects: vec![object(key, 3)], prefixes: vec![] };
-        name_page(prefix.as_bytes(), page).problems.first().map(|p| p.reason)
+        let page = ListPage {
+            objects: vec![object(key, 3)],
+            prefixes: vec![],
+        };
+        name_page(prefix.as_bytes(), page)
+            .problems
+            .first()
+            .map(|p| p.reason)
     }
 
     #[test]
@@ -106,7 +132,10 @@ mod tests {
         assert!(named.problems.is_empty());
         let names: Vec<&[u8]> = named.entries.iter().map(|e| e.name.as_bytes()).collect();
         assert_eq!(names, [b"x".as_slice(), b"\xff", b"sub"]);
-        assert!(matches!(named.entries[2].kind, UfsKind::Directory { mtime_ns: 0 }));
+        assert!(matches!(
+            named.entries[2].kind,
+            UfsKind::Directory { mtime_ns: 0 }
+        ));
     }
 
     #[test]
@@ -124,20 +153,32 @@ mod tests {
 
     #[test]
     fn folder_markers_are_directories() {
-        let page =
-            ListPage { objects: vec![object(b"d/", 0), object(b"d/sub/", 0)], prefixes: vec![] };
+        let page = ListPage {
+            objects: vec![object(b"d/", 0), object(b"d/sub/", 0)],
+            prefixes: vec![],
+        };
         let named = name_page(b"d/", page);
         assert!(named.problems.is_empty());
-        assert_eq!(named.entries.len(), 1, "the directory's own marker is no entry");
+        assert_eq!(
+            named.entries.len(),
+            1,
+            "the directory's own marker is no entry"
+        );
         assert_eq!(named.entries[0].name.as_bytes(), b"sub");
         assert_eq!(named.entries[0].kind, UfsKind::Directory { mtime_ns: 7 });
     }
 
     #[test]
     fn a_folder_marker_with_content_is_a_directory_and_a_problem() {
-        let page = ListPage { objects: vec![object(b"sub/", 9)], prefixes: vec![] };
+        let page = ListPage {
+            objects: vec![object(b"sub/", 9)],
+            prefixes: vec![],
+        };
         let named = name_page(b"", page);
-        assert_eq!(named.problems[0].reason, ProblemReason::FolderMarkerWithContent);
+        assert_eq!(
+            named.problems[0].reason,
+            ProblemReason::FolderMarkerWithContent
+        );
         assert_eq!(named.entries[0].name.as_bytes(), b"sub");
     }
 

@@ -13,7 +13,9 @@ use std::{
 
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -34,7 +36,11 @@ impl Proposer {
 
     /// Proposes a change; resolves when it is durable and applied here.
     pub(crate) async fn propose(&self, change: Change) -> Result<Reply> {
-        let command = Command { now_ns: now_ns(), request: None, change };
+        let command = Command {
+            now_ns: now_ns(),
+            request: None,
+            change,
+        };
         let bytes = postcard::to_allocvec(&command)
             .map_err(|e| Error::new(Code::Internal, format!("cannot encode a command: {e}")))?;
         match self.raft.propose(bytes.into()).await?.reply {
@@ -66,7 +72,15 @@ impl std::ops::AddAssign for Changes {
 impl From<&Reply> for Changes {
     fn from(reply: &Reply) -> Changes {
         match *reply {
-            Reply::Entries { added, changed, removed } => Changes { added, changed, removed },
+            Reply::Entries {
+                added,
+                changed,
+                removed,
+            } => Changes {
+                added,
+                changed,
+                removed,
+            },
             _ => Changes::default(),
         }
     }
@@ -84,7 +98,11 @@ impl Pipeline {
     const DEPTH: usize = 4;
 
     pub(crate) fn new(proposer: Arc<Proposer>) -> Pipeline {
-        Pipeline { proposer, flying: FuturesUnordered::new(), changes: Changes::default() }
+        Pipeline {
+            proposer,
+            flying: FuturesUnordered::new(),
+            changes: Changes::default(),
+        }
     }
 
     /// Proposes after everything pushed before; waits while too many are in flight. An error may

@@ -19,11 +19,10 @@ use forebay_meta::{Change, DirState, Meta, UfsEntry, UfsKind};
 use forebay_service::Shutdown;
 use forebay_types::{Attr, Code, FileKind, Ino, Name};
 use forebay_ufs::Depth;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap},
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -95,7 +94,11 @@ impl Sync {
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop)?,
             // One request for a file that is known; only a listing can tell of the rest.
             Freshness::Check => match self.meta.lookup(dir, name)? {
-                Some(Attr { kind: FileKind::File, ino, .. }) => {
+                Some(Attr {
+                    kind: FileKind::File,
+                    ino,
+                    ..
+                }) => {
                     self.compare(ino).await.map(drop)?;
                 }
                 _ => self.flight(dir, Join::Fresh).await.map(drop)?,
@@ -130,14 +133,16 @@ impl Sync {
     }
 
     /// Compares the directory with the under store now.
-    pub(crate) fn now(&self, dir: Ino) -> impl Future<Output = Result<Changes>> + use<> {
+    pub(crate) fn now(&self, dir: Ino) -> BoxFuture<'static, Result<Changes>> {
         self.flight(dir, Join::Fresh)
     }
 
     /// Compares one file with the under store now.
-    pub(crate) fn compare(&self, file: Ino) -> impl Future<Output = Result<Changes>> + use<> {
+    pub(crate) fn compare(&self, file: Ino) -> BoxFuture<'static, Result<Changes>> {
         let sync = self.clone();
-        self.files.join(file, Join::Fresh, || async move { sync.compare_file(file).await }.boxed())
+        self.files.join(file, Join::Fresh, move || {
+            async move { sync.compare_file(file).await }.boxed()
+        })
     }
 
     fn dir_state(&self, dir: Ino) -> Result<DirState> {
@@ -145,7 +150,10 @@ impl Sync {
             return Ok(state);
         }
         Err(match self.meta.attr(dir)? {
-            Some(_) => Error::new(Code::NotDirectory, format!("inode {dir} is not a directory")),
+            Some(_) => Error::new(
+                Code::NotDirectory,
+                format!("inode {dir} is not a directory"),
+            ),
             None => Error::new(Code::NotFound, format!("no directory has inode {dir}")),
         })
     }
@@ -162,9 +170,11 @@ impl Sync {
         }
     }
 
-    fn flight(&self, dir: Ino, join: Join) -> impl Future<Output = Result<Changes>> + use<> {
+    fn flight(&self, dir: Ino, join: Join) -> BoxFuture<'static, Result<Changes>> {
         let sync = self.clone();
-        self.directories.join(dir, join, || async move { sync.run(dir).await }.boxed())
+        self.directories.join(dir, join, move || {
+            async move { sync.run(dir).await }.boxed()
+        })
     }
 
     /// One listing, with its bookkeeping.
@@ -195,10 +205,15 @@ impl Sync {
 
     async fn list(&self, dir: Ino) -> Result<Changes> {
         let state = self.dir_state(dir)?;
-        let Some(mount_id) = state.mount else { return Ok(Changes::default()) };
+        let Some(mount_id) = state.mount else {
+            return Ok(Changes::default());
+        };
         let mount = self.mounts.get(mount_id)?;
         let path = self.meta.path(dir)?.ok_or_else(|| {
-            Error::new(Code::NotFound, format!("directory with inode {dir} was removed"))
+            Error::new(
+                Code::NotFound,
+                format!("directory with inode {dir} was removed"),
+            )
         })?;
         let started_ns = now_ns();
         let empty = state.synced_ns.is_none() && self.meta.read_dir(dir, None, 1)?.is_empty();
@@ -244,14 +259,24 @@ impl Sync {
             let shown = String::from_utf8_lossy(&path);
             tracing::warn!(directory = %shown, more, "too many keys cannot be shown: not all are recorded");
         }
-        self.metrics.problem_keys.inc_by(problems.len() as u64 + more);
+        self.metrics
+            .problem_keys
+            .inc_by(problems.len() as u64 + more);
         if !problems.is_empty() || self.meta.problems(0)?.1 > 0 {
             let prefix = state.prefix;
-            pipeline.push(Change::RecordProblems { mount: mount_id, prefix, problems }).await?;
+            pipeline
+                .push(Change::RecordProblems {
+                    mount: mount_id,
+                    prefix,
+                    problems,
+                })
+                .await?;
         }
         // Only now: the directory must not be taken for complete while a batch can still fail.
         let changes = pipeline.drain().await?;
-        self.proposer.propose(Change::FinishSync { dir, started_ns }).await?;
+        self.proposer
+            .propose(Change::FinishSync { dir, started_ns })
+            .await?;
         Ok(changes)
     }
 
@@ -260,37 +285,57 @@ impl Sync {
         loop {
             let meta = self.meta.clone();
             let entries = blocking(move || meta.read_dir(dir, after.as_ref(), SCAN)).await??;
-            let Some((last, _)) = entries.last() else { return Ok(()) };
+            let Some((last, _)) = entries.last() else {
+                return Ok(());
+            };
             after = Some(last.clone());
-            let names: Vec<Name> =
-                entries.into_iter().map(|(name, _)| name).filter(|n| diff.is_gone(n)).collect();
+            let names: Vec<Name> = entries
+                .into_iter()
+                .map(|(name, _)| name)
+                .filter(|n| diff.is_gone(n))
+                .collect();
             if !names.is_empty() {
-                pipeline.push(Change::RemoveEntries { parent: dir, names }).await?;
+                pipeline
+                    .push(Change::RemoveEntries { parent: dir, names })
+                    .await?;
             }
         }
     }
 
     async fn compare_file(&self, ino: Ino) -> Result<Changes> {
-        let Some((parent, _)) = self.meta.parent(ino)? else { return Ok(Changes::default()) };
+        let Some((parent, _)) = self.meta.parent(ino)? else {
+            return Ok(Changes::default());
+        };
         let lock = self.locks.of(parent);
         let _no_listing = lock.read().await;
         // It may have been replaced or removed while we waited.
-        let (Some((parent, name)), Some(file)) = (self.meta.parent(ino)?, self.meta.file_ref(ino)?)
-        else {
+        let (Some((parent, name)), Some(file), Some(attr)) = (
+            self.meta.parent(ino)?,
+            self.meta.file_ref(ino)?,
+            self.meta.attr(ino)?,
+        ) else {
             return Ok(Changes::default());
         };
         let change = match self.mounts.get(file.mount)?.store.stat(&file.key).await {
-            Ok(object) if object.fingerprint == file.fingerprint => return Ok(Changes::default()),
+            Ok(object)
+                if object.fingerprint == file.fingerprint && object.mtime_ns == attr.mtime_ns =>
+            {
+                return Ok(Changes::default());
+            }
             Ok(object) => {
                 let kind = UfsKind::File {
                     fingerprint: object.fingerprint,
                     mtime_ns: object.mtime_ns,
                 };
-                Change::UpsertEntries { parent, entries: vec![UfsEntry { name, kind }] }
+                Change::UpsertEntries {
+                    parent,
+                    entries: vec![UfsEntry { name, kind }],
+                }
             }
-            Err(error) if error.code == Code::NotFound => {
-                Change::RemoveEntries { parent, names: vec![name] }
-            }
+            Err(error) if error.code == Code::NotFound => Change::RemoveEntries {
+                parent,
+                names: vec![name],
+            },
             Err(error) => return Err(error.into()),
         };
         let changes = Changes::from(&self.proposer.propose(change).await?);
@@ -300,12 +345,16 @@ impl Sync {
 }
 
 fn existing(meta: &Meta, dir: Ino, name: &Name) -> Result<Existing> {
-    let Some(attr) = meta.lookup(dir, name)? else { return Ok(Existing::Absent) };
+    let Some(attr) = meta.lookup(dir, name)? else {
+        return Ok(Existing::Absent);
+    };
     if attr.kind == FileKind::Directory {
         return Ok(Existing::Directory);
     }
-    let file = meta.file_ref(attr.ino)?;
-    Ok(file.map_or(Existing::Absent, |file| Existing::File(file.fingerprint)))
+    let Some(file) = meta.file_ref(attr.ino)? else {
+        return Ok(Existing::Absent);
+    };
+    Ok(Existing::File(file.fingerprint, attr.mtime_ns))
 }
 
 /// Entries on their way to a command. A name is in it once: the last one counts.
@@ -316,12 +365,19 @@ struct Batch {
 
 impl Batch {
     fn new(parent: Ino) -> Batch {
-        Batch { parent, entries: BTreeMap::new() }
+        Batch {
+            parent,
+            entries: BTreeMap::new(),
+        }
     }
 
     async fn add(&mut self, entry: UfsEntry, pipeline: &mut Pipeline) -> Result<()> {
         self.entries.insert(entry.name, entry.kind);
-        if self.entries.len() >= BATCH { self.flush(pipeline).await } else { Ok(()) }
+        if self.entries.len() >= BATCH {
+            self.flush(pipeline).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn flush(&mut self, pipeline: &mut Pipeline) -> Result<()> {
@@ -329,7 +385,15 @@ impl Batch {
             return Ok(());
         }
         let entries = std::mem::take(&mut self.entries);
-        let entries = entries.into_iter().map(|(name, kind)| UfsEntry { name, kind }).collect();
-        pipeline.push(Change::UpsertEntries { parent: self.parent, entries }).await
+        let entries = entries
+            .into_iter()
+            .map(|(name, kind)| UfsEntry { name, kind })
+            .collect();
+        pipeline
+            .push(Change::UpsertEntries {
+                parent: self.parent,
+                entries,
+            })
+            .await
     }
 }

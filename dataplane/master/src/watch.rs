@@ -43,11 +43,13 @@ impl Hub {
 
     /// Tells all subscribers. Called by the apply thread: never waits.
     pub(crate) fn publish(&self, invalidated: &Invalidated) {
-        if invalidated.entries.is_empty() && invalidated.inodes.is_empty() {
+        if *invalidated == Invalidated::default() {
             return;
         }
         self.subscribers.lock().retain(|subscriber| {
-            let Some(subscriber) = subscriber.upgrade() else { return false };
+            let Some(subscriber) = subscriber.upgrade() else {
+                return false;
+            };
             subscriber.add(invalidated);
             subscriber.arrived.notify_one();
             true
@@ -62,17 +64,20 @@ impl Hub {
     ) -> impl Stream<Item = v1::Invalidation> + Send + 'static + use<> {
         let subscriber = Arc::new(Subscriber::default());
         self.subscribers.lock().push(Arc::downgrade(&subscriber));
-        stream::unfold((subscriber, shutdown, true), async |(subscriber, shutdown, first)| {
-            let message = if first {
-                v1::Invalidation::default()
-            } else {
-                tokio::select! {
-                    () = shutdown.begun() => return None,
-                    message = subscriber.next() => message,
-                }
-            };
-            Some((message, (subscriber, shutdown, false)))
-        })
+        stream::unfold(
+            (subscriber, shutdown, true),
+            async |(subscriber, shutdown, first)| {
+                let message = if first {
+                    v1::Invalidation::default()
+                } else {
+                    tokio::select! {
+                        () = shutdown.begun() => return None,
+                        message = subscriber.next() => message,
+                    }
+                };
+                Some((message, (subscriber, shutdown, false)))
+            },
+        )
     }
 }
 
@@ -83,14 +88,28 @@ impl Subscriber {
             return;
         }
         let held = pending.entries.len() + pending.inodes.len();
-        if held + invalidated.entries.len() + invalidated.inodes.len() > PENDING_MAX {
-            *pending = v1::Invalidation { all: true, ..v1::Invalidation::default() };
+        let come = invalidated.entries.len() + invalidated.inodes.len();
+        if invalidated.all || held + come > PENDING_MAX {
+            *pending = v1::Invalidation {
+                all: true,
+                ..v1::Invalidation::default()
+            };
             return;
         }
-        pending.entries.extend(invalidated.entries.iter().map(|(parent, name)| {
-            v1::invalidation::Entry { parent: parent.0, name: name.clone().into_bytes() }
-        }));
-        pending.inodes.extend(invalidated.inodes.iter().map(|ino| ino.0));
+        pending
+            .entries
+            .extend(
+                invalidated
+                    .entries
+                    .iter()
+                    .map(|(parent, name)| v1::invalidation::Entry {
+                        parent: parent.0,
+                        name: name.clone().into_bytes(),
+                    }),
+            );
+        pending
+            .inodes
+            .extend(invalidated.inodes.iter().map(|ino| ino.0));
     }
 
     /// What has come, or a heartbeat.
@@ -134,7 +153,11 @@ mod tests {
     fn change(ino: u64, names: usize) -> Invalidated {
         let name = |i: usize| Name::new(format!("n{i}")).unwrap();
         let entries = (0..names).map(|i| (Ino(ino), name(i))).collect();
-        Invalidated { entries, inodes: vec![Ino(ino)] }
+        Invalidated {
+            entries,
+            inodes: vec![Ino(ino)],
+            all: false,
+        }
     }
 
     #[tokio::test]

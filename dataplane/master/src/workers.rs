@@ -45,13 +45,27 @@ impl Workers {
 
     /// A worker begins to serve. Its counters start from zero.
     pub(crate) fn register(&self, worker: &v1::Worker, now: Instant) -> Result<()> {
-        let address: Address =
-            worker.address.parse().map_err(|e: String| Error::new(Code::InvalidArgument, e))?;
-        let info = WorkerInfo { id: WorkerId(worker.id), address, capacity: worker.capacity };
+        let address: Address = worker
+            .address
+            .parse()
+            .map_err(|e: String| Error::new(Code::InvalidArgument, e))?;
+        let info = WorkerInfo {
+            id: WorkerId(worker.id),
+            address,
+            capacity: worker.capacity,
+        };
         let mut known = self.known.lock();
         known.retain(|_, k| now.saturating_duration_since(k.seen) < FORGOTTEN_AFTER);
         let counters = v1::WorkerCounters::default();
-        known.insert(info.id, Known { info, tiers: Vec::new(), counters, seen: now });
+        known.insert(
+            info.id,
+            Known {
+                info,
+                tiers: Vec::new(),
+                counters,
+                seen: now,
+            },
+        );
         Ok(())
     }
 
@@ -71,7 +85,12 @@ impl Workers {
 
     /// The live workers, in the order of ids.
     pub(crate) fn live(&self, now: Instant) -> Vec<WorkerInfo> {
-        self.known.lock().values().filter(|w| w.is_live(now)).map(|w| w.info.clone()).collect()
+        self.known
+            .lock()
+            .values()
+            .filter(|w| w.is_live(now))
+            .map(|w| w.info.clone())
+            .collect()
     }
 
     /// The live workers, ready to place files on.
@@ -94,7 +113,11 @@ impl Workers {
 
 /// A worker as others need to know it.
 pub(crate) fn to_wire(info: &WorkerInfo) -> v1::Worker {
-    v1::Worker { id: info.id.0, address: info.address.to_string(), capacity: info.capacity }
+    v1::Worker {
+        id: info.id.0,
+        address: info.address.to_string(),
+        capacity: info.capacity,
+    }
 }
 
 #[cfg(test)]
@@ -102,12 +125,23 @@ mod tests {
     use super::*;
 
     fn worker(id: u64) -> v1::Worker {
-        v1::Worker { id, address: format!("127.0.0.1:{id}"), capacity: 10 }
+        v1::Worker {
+            id,
+            address: format!("127.0.0.1:{id}"),
+            capacity: 10,
+        }
     }
 
     fn beat(worker: u64) -> v1::HeartbeatRequest {
-        let tier = v1::Tier { used: 5, ..v1::Tier::default() };
-        v1::HeartbeatRequest { worker, tiers: vec![tier], counters: None }
+        let tier = v1::Tier {
+            used: 5,
+            ..v1::Tier::default()
+        };
+        v1::HeartbeatRequest {
+            worker,
+            tiers: vec![tier],
+            counters: None,
+        }
     }
 
     #[test]
@@ -134,7 +168,10 @@ mod tests {
     #[test]
     fn a_worker_without_an_address_is_refused() {
         let workers = Workers::new();
-        let nameless = v1::Worker { address: "nowhere".into(), ..worker(1) };
+        let nameless = v1::Worker {
+            address: "nowhere".into(),
+            ..worker(1)
+        };
         let error = workers.register(&nameless, Instant::now()).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument);
     }

@@ -51,4 +51,21 @@ pub struct Invalidated {
     pub entries: Vec<(Ino, Name)>,
     /// Inodes whose attributes changed, or directories whose listing did.
     pub inodes: Vec<Ino>,
+    /// Everything must be forgotten: another directory took the place of the root, and any name
+    /// may have been cached in the old one.
+    pub all: bool,
+}
+
+impl Outcome {
+    /// A refusal.
+    pub fn refused(code: Code, reason: impl Into<String>) -> Outcome {
+        let reply = Reply::Refused {
+            code,
+            reason: reason.into(),
+        };
+        Outcome {
+            reply,
+            invalidated: Invalidated::default(),
+        }
+    }
 }

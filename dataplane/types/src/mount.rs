@@ -34,7 +34,7 @@ pub enum SyncPolicy {
 
 impl Default for SyncPolicy {
     fn default() -> SyncPolicy {
-        SyncPolicy::Interval(Duration::from_secs(60))
+        SyncPolicy::Interval(Duration::from_mins(1))
     }
 }
 

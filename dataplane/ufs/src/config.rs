@@ -182,9 +182,16 @@ impl Options {
         for key in given.keys() {
             let known = OPTIONS.iter().find(|o| o.key == key);
             if !known.is_some_and(|o| o.schemes.contains(&scheme)) {
-                let known: Vec<_> =
-                    OPTIONS.iter().filter(|o| o.schemes.contains(&scheme)).map(|o| o.key).collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let known: Vec<_> = OPTIONS
+                    .iter()
+                    .filter(|o| o.schemes.contains(&scheme))
+                    .map(|o| o.key)
+                    .collect();
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
                 return Err(invalid(format!(
                     "unknown option '{}' of a {} mount: known are {known}",
                     key.escape_debug(),
@@ -194,7 +201,11 @@ impl Options {
         }
         let text = |key: &str| {
             let default = || OPTIONS.iter().find(|o| o.key == key).map(|o| o.default);
-            let value = given.get(key).map(String::as_str).or_else(default).unwrap_or_default();
+            let value = given
+                .get(key)
+                .map(String::as_str)
+                .or_else(default)
+                .unwrap_or_default();
             Some(value).filter(|value| !value.is_empty())
         };
         let owned = |key: &str| text(key).map(str::to_owned);
@@ -221,9 +232,10 @@ fn boolean(key: &str, text: Option<&str>) -> Result<Option<bool>> {
         None => Ok(None),
         Some("true") => Ok(Some(true)),
         Some("false") => Ok(Some(false)),
-        Some(other) => {
-            Err(invalid(format!("bad value '{}' of {key}: use true or false", other.escape_debug())))
-        }
+        Some(other) => Err(invalid(format!(
+            "bad value '{}' of {key}: use true or false",
+            other.escape_debug()
+        ))),
     }
 }
 
@@ -245,7 +257,9 @@ fn number<N: FromStr + PartialOrd + std::fmt::Display>(
 
 fn duration(key: &str, text: Option<&str>) -> Result<Duration> {
     let text = text.unwrap_or_default();
-    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let scale = match &text[unit..] {
         "ms" => Some(1),
         "s" => Some(1000),
@@ -267,7 +281,10 @@ mod tests {
     use super::*;
 
     fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -283,7 +300,10 @@ mod tests {
     fn wrong_options_name_the_value_and_the_remedy() {
         for (pairs, says) in [
             (&[("regoin", "x")], "known are endpoint, region"),
-            (&[("account", "x")], "unknown option 'account' of a s3 mount"),
+            (
+                &[("account", "x")],
+                "unknown option 'account' of a s3 mount",
+            ),
             (&[("path_style", "yes")], "use true or false"),
             (&[("connections", "0")], "from 1 to 10000"),
             (&[("connections", "many")], "'many'"),
@@ -295,7 +315,9 @@ mod tests {
             assert_eq!(error.code(), Code::InvalidArgument);
             assert!(error.message.contains(says), "{error}");
         }
-        let error = open("file:///tmp", &options(&[("region", "x")])).err().unwrap();
+        let error = open("file:///tmp", &options(&[("region", "x")]))
+            .err()
+            .unwrap();
         assert!(error.message.contains("known are none"), "{error}");
     }
 }

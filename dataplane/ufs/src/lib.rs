@@ -120,12 +120,20 @@ impl Error {
         message: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Error {
-        Error { code, message: message.into(), source: Some(Arc::new(source)) }
+        Error {
+            code,
+            message: message.into(),
+            source: Some(Arc::new(source)),
+        }
     }
 
     /// An error without a further cause.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), source: None }
+        Error {
+            code,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Its kind.
@@ -135,4 +143,4 @@ impl Error {
 }
 
 /// The result of an under-store call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

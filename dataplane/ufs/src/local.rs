@@ -5,9 +5,7 @@
 //! size, modification time, inode and change time, so that an overwrite of the same size within
 //! the same second is noticed; a read compares it before the first and after every piece.
 
-use crate::{
-    Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore, counter::Counter,
-};
+use crate::{Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore, counter::Counter};
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_types::{Code, Fingerprint};
@@ -47,7 +45,10 @@ pub struct LocalStore {
 impl LocalStore {
     /// The directory `root`, an absolute path.
     pub fn new(root: impl Into<PathBuf>) -> LocalStore {
-        LocalStore { root: root.into().into(), counter: Arc::default() }
+        LocalStore {
+            root: root.into().into(),
+            counter: Arc::default(),
+        }
     }
 
     /// Where `key` is; [`Code::NotFound`] for keys that no path can have, so that no key leads
@@ -61,7 +62,14 @@ impl LocalStore {
     }
 
     fn missing(&self, key: &[u8]) -> Error {
-        Error::new(Code::NotFound, format!("no file '{}' in {}", key.escape_ascii(), self.root.display()))
+        Error::new(
+            Code::NotFound,
+            format!(
+                "no file '{}' in {}",
+                key.escape_ascii(),
+                self.root.display()
+            ),
+        )
     }
 }
 
@@ -75,7 +83,9 @@ impl UnderStore for LocalStore {
             None => Err(self.missing(prefix)),
             Some(key) => self.path(key),
         };
-        let Ok(directory) = directory else { return stream::empty().boxed() };
+        let Ok(directory) = directory else {
+            return stream::empty().boxed();
+        };
         let (sender, receiver) = mpsc::channel(QUEUE);
         let prefix = prefix.to_vec();
         let mut walk = Walk {
@@ -87,7 +97,10 @@ impl UnderStore for LocalStore {
         };
         // Owned by the stream: once its receiver is dropped, the next send ends the walk.
         spawn_blocking(move || walk.run(&directory, prefix));
-        stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver))).boxed()
+        stream::unfold(receiver, async |mut receiver| {
+            Some((receiver.recv().await?, receiver))
+        })
+        .boxed()
     }
 
     async fn stat(&self, key: &[u8]) -> Result<Object> {
@@ -107,7 +120,7 @@ impl UnderStore for LocalStore {
     async fn read(&self, key: &[u8], range: Range<u64>, expected: &Fingerprint) -> Result<Body> {
         self.counter.read();
         let path = self.path(key)?;
-        let mut reading = blocking({
+        let reading = blocking({
             let (expected, range) = (expected.clone(), range.clone());
             move || Reading::open(path, range, expected)
         })
@@ -115,7 +128,10 @@ impl UnderStore for LocalStore {
         if range.start >= range.end || range.end > expected.size {
             return Err(Error::new(
                 Code::InvalidArgument,
-                format!("range {}..{} is not within {} bytes", range.start, range.end, expected.size),
+                format!(
+                    "range {}..{} is not within {} bytes",
+                    range.start, range.end, expected.size
+                ),
             ));
         }
         let fingerprint = reading.expected.clone();
@@ -123,13 +139,18 @@ impl UnderStore for LocalStore {
         let bytes = stream::try_unfold(Some(reading), move |state| {
             let counter = counter.clone();
             async move {
-                let Some(mut state) = state.filter(|s| !s.range.is_empty()) else { return Ok(None) };
+                let Some(mut state) = state.filter(|s| !s.range.is_empty()) else {
+                    return Ok(None);
+                };
                 let (piece, state) = blocking(move || Ok((state.piece()?, state))).await?;
                 counter.bytes(piece.len());
                 Ok(Some((piece, Some(state))))
             }
         });
-        Ok(Body { fingerprint, bytes: bytes.boxed() })
+        Ok(Body {
+            fingerprint,
+            bytes: bytes.boxed(),
+        })
     }
 
     async fn probe(&self) -> Result<()> {
@@ -139,10 +160,15 @@ impl UnderStore for LocalStore {
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 return Err(Error::new(
                     Code::NotDirectory,
-                    format!("{} is not a directory: name the directory to mount", root.display()),
+                    format!(
+                        "{} is not a directory: name the directory to mount",
+                        root.display()
+                    ),
                 ));
             }
-            open_directory(&root).map(|_| ()).map_err(|e| failed("list", &root, e))
+            open_directory(&root)
+                .map(|_| ())
+                .map_err(|e| failed("list", &root, e))
         })
         .await
     }
@@ -175,16 +201,25 @@ fn fingerprint(stat: &Stat) -> Fingerprint {
     Fingerprint {
         size: stat.st_size as u64,
         mtime_ns: mtime_ns(stat),
-        etag: format!("{:x}-{:x}-{:x}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec),
+        etag: format!(
+            "{:x}-{:x}-{:x}",
+            stat.st_ino, stat.st_ctime, stat.st_ctime_nsec
+        ),
     }
 }
 
 fn mtime_ns(stat: &Stat) -> i64 {
-    (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
+    (stat.st_mtime as i64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(stat.st_mtime_nsec as i64)
 }
 
 fn object(key: Vec<u8>, stat: &Stat) -> Object {
-    Object { key: key.into(), fingerprint: fingerprint(stat), mtime_ns: mtime_ns(stat) }
+    Object {
+        key: key.into(),
+        fingerprint: fingerprint(stat),
+        mtime_ns: mtime_ns(stat),
+    }
 }
 
 fn open_directory(path: &Path) -> rustix::io::Result<rustix::fd::OwnedFd> {
@@ -210,14 +245,23 @@ impl Reading {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(stale(&path)),
             Err(errno) => return Err(failed("open", &path, errno)),
         };
-        let reading = Reading { file, path, range, expected };
+        let reading = Reading {
+            file,
+            path,
+            range,
+            expected,
+        };
         reading.check()?;
         Ok(reading)
     }
 
     fn check(&self) -> Result<()> {
         let stat = rustix::fs::fstat(&self.file).map_err(|e| failed("stat", &self.path, e))?;
-        if fingerprint(&stat) == self.expected { Ok(()) } else { Err(stale(&self.path)) }
+        if fingerprint(&stat) == self.expected {
+            Ok(())
+        } else {
+            Err(stale(&self.path))
+        }
     }
 
     fn piece(&mut self) -> Result<Bytes> {
@@ -225,7 +269,11 @@ impl Reading {
         let mut piece: Vec<u8> = Vec::with_capacity(length);
         while piece.len() < length {
             let offset = self.range.start + piece.len() as u64;
-            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut piece), offset) {
+            match rustix::io::pread(
+                &self.file,
+                rustix::buffer::spare_capacity(&mut piece),
+                offset,
+            ) {
                 Ok(0) => return Err(stale(&self.path)),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed("read", &self.path, errno)),
@@ -291,7 +339,9 @@ impl Walk {
         if self.page.objects.len() + self.page.prefixes.len() < least {
             return Ok(());
         }
-        self.sender.blocking_send(Ok(std::mem::take(&mut self.page))).map_err(|_| Deaf)
+        self.sender
+            .blocking_send(Ok(std::mem::take(&mut self.page)))
+            .map_err(|_| Deaf)
     }
 
     fn unreadable(&mut self, path: &Path, errno: Errno) {
@@ -324,7 +374,7 @@ impl Walk {
             return Ok(());
         }
         above.push(id);
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 16 << 10];
         let mut entries = RawDir::new(&fd, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = match entry {
@@ -349,7 +399,9 @@ impl Walk {
                     Err(_) => continue,
                 },
             };
-            let kind = stat.as_ref().map_or(kind, |stat| FileType::from_raw_mode(stat.st_mode));
+            let kind = stat
+                .as_ref()
+                .map_or(kind, |stat| FileType::from_raw_mode(stat.st_mode));
             match (kind, stat) {
                 (FileType::RegularFile, Some(stat)) => self.page.objects.push(object(key, &stat)),
                 (FileType::Directory, stat) => {
@@ -376,11 +428,20 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     async fn names(store: &LocalStore, prefix: &str, depth: Depth) -> Vec<String> {
-        let pages: Vec<_> = store.list(prefix.as_bytes(), depth).try_collect().await.unwrap();
+        let pages: Vec<_> = store
+            .list(prefix.as_bytes(), depth)
+            .try_collect()
+            .await
+            .unwrap();
         let text = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
         let mut names: Vec<_> = pages
             .iter()
-            .flat_map(|p| p.objects.iter().map(|o| text(&o.key)).chain(p.prefixes.iter().map(text)))
+            .flat_map(|p| {
+                p.objects
+                    .iter()
+                    .map(|o| text(&o.key))
+                    .chain(p.prefixes.iter().map(text))
+            })
             .collect();
         names.sort();
         names
@@ -402,7 +463,10 @@ mod tests {
             names(&store, "", Depth::Recursive).await,
             ["a/b/file", "again/b/file", "link"]
         );
-        assert_eq!(names(&store, "", Depth::Directory).await, ["a/", "again/", "link"]);
+        assert_eq!(
+            names(&store, "", Depth::Directory).await,
+            ["a/", "again/", "link"]
+        );
         assert_eq!(names(&store, "a/b/", Depth::Directory).await, ["a/b/file"]);
     }
 
@@ -422,7 +486,10 @@ mod tests {
             fs::File::open(&path).unwrap().set_modified(time).unwrap();
         }
         assert_eq!(body.next().await.unwrap().unwrap_err().code(), Code::Stale);
-        assert_eq!(store.read(b"f", 0..1, &print).await.err().unwrap().code(), Code::Stale);
+        assert_eq!(
+            store.read(b"f", 0..1, &print).await.err().unwrap().code(),
+            Code::Stale
+        );
     }
 
     #[tokio::test]
@@ -431,8 +498,20 @@ mod tests {
         fs::create_dir(dir.path().join("root")).unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
         let store = LocalStore::new(dir.path().join("root"));
-        for key in ["../secret", "/etc/passwd", "a/../../secret", "", ".", "x//y", "x/"] {
-            assert_eq!(store.stat(key.as_bytes()).await.unwrap_err().code(), Code::NotFound, "{key}");
+        for key in [
+            "../secret",
+            "/etc/passwd",
+            "a/../../secret",
+            "",
+            ".",
+            "x//y",
+            "x/",
+        ] {
+            assert_eq!(
+                store.stat(key.as_bytes()).await.unwrap_err().code(),
+                Code::NotFound,
+                "{key}"
+            );
         }
         assert!(names(&store, "../", Depth::Directory).await.is_empty());
     }
@@ -448,14 +527,21 @@ mod tests {
     #[tokio::test]
     async fn names_need_not_be_utf8_and_pipes_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let name = OsStr::from_bytes(b"ÿþ");
+        let name = OsStr::from_bytes(b"\xff\xfe");
         fs::write(dir.path().join(name), "x").unwrap();
         rustix::fs::mknodat(CWD, dir.path().join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let store = LocalStore::new(dir.path());
-        let pages: Vec<_> = store.list(b"", Depth::Directory).try_collect().await.unwrap();
+        let pages: Vec<_> = store
+            .list(b"", Depth::Directory)
+            .try_collect()
+            .await
+            .unwrap();
         assert_eq!(pages.len(), 1);
-        assert_eq!(pages[0].objects[0].key.as_ref(), b"ÿþ");
-        assert!(store.stat(b"ÿþ").await.is_ok());
-        assert_eq!(store.stat(b"pipe").await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(pages[0].objects[0].key.as_ref(), b"\xff\xfe");
+        assert!(store.stat(b"\xff\xfe").await.is_ok());
+        assert_eq!(
+            store.stat(b"pipe").await.unwrap_err().code(),
+            Code::NotFound
+        );
     }
 }

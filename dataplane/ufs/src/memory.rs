@@ -3,9 +3,7 @@
 //! Faults act where the callers of an under store see them: after its own retries. Nothing here
 //! sleeps: a stalled call waits until the test resumes the store.
 
-use crate::{
-    Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore, counter::Counter,
-};
+use crate::{Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore, counter::Counter};
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_types::{Code, Fingerprint};
@@ -57,7 +55,13 @@ impl State {
     fn put(&mut self, key: &[u8], content: Bytes) {
         self.generation += 1;
         let generation = self.generation;
-        self.objects.insert(key.to_vec(), Stored { content, generation });
+        self.objects.insert(
+            key.to_vec(),
+            Stored {
+                content,
+                generation,
+            },
+        );
     }
 
     fn fault(&mut self, operation: Operation) -> Option<Fault> {
@@ -121,12 +125,18 @@ impl MemStore {
     /// Lets the next `times` calls of `operation` fail with `code`.
     pub fn fail(&self, operation: Operation, code: Code, times: usize) {
         let fault = (operation, Fault::Fail(code));
-        self.state.lock().faults.extend(std::iter::repeat_n(fault, times));
+        self.state
+            .lock()
+            .faults
+            .extend(std::iter::repeat_n(fault, times));
     }
 
     /// Lets the body of the next read end in an error after `bytes` bytes.
     pub fn cut_body(&self, bytes: u64) {
-        self.state.lock().faults.push_back((Operation::Read, Fault::Cut(bytes)));
+        self.state
+            .lock()
+            .faults
+            .push_back((Operation::Read, Fault::Cut(bytes)));
     }
 
     /// Puts `content` under the key of the next read once `bytes` bytes of its body are out; the
@@ -161,9 +171,10 @@ impl MemStore {
         // The sender lives in self: waiting cannot fail.
         let _ = stalled.wait_for(|of| *of != Some(operation)).await;
         match self.state.lock().fault(operation) {
-            Some(Fault::Fail(code)) => {
-                Err(Error::new(code, format!("injected fault: {operation:?} fails with {code}")))
-            }
+            Some(Fault::Fail(code)) => Err(Error::new(
+                code,
+                format!("injected fault: {operation:?} fails with {code}"),
+            )),
             other => Ok(other),
         }
     }
@@ -173,7 +184,10 @@ impl MemStore {
         let state = self.state.lock();
         let mut pages = Vec::new();
         let mut page = ListPage::default();
-        let below = state.objects.range(prefix.to_vec()..).take_while(|(k, _)| k.starts_with(prefix));
+        let below = state
+            .objects
+            .range(prefix.to_vec()..)
+            .take_while(|(k, _)| k.starts_with(prefix));
         for (key, stored) in below {
             let slash = key[prefix.len()..].iter().position(|b| *b == b'/');
             match slash {
@@ -202,11 +216,17 @@ impl MemStore {
 }
 
 fn missing(key: &[u8]) -> Error {
-    Error::new(Code::NotFound, format!("no object '{}'", key.escape_ascii()))
+    Error::new(
+        Code::NotFound,
+        format!("no object '{}'", key.escape_ascii()),
+    )
 }
 
 fn stale(key: &[u8]) -> Error {
-    Error::new(Code::Stale, format!("object '{}' has changed", key.escape_ascii()))
+    Error::new(
+        Code::Stale,
+        format!("object '{}' has changed", key.escape_ascii()),
+    )
 }
 
 #[async_trait]
@@ -216,7 +236,9 @@ impl UnderStore for MemStore {
         let pages = async move {
             store.counter.list();
             match store.pass(Operation::List).await {
-                Ok(_) => stream::iter(store.pages(&prefix, depth).into_iter().map(Ok)).left_stream(),
+                Ok(_) => {
+                    stream::iter(store.pages(&prefix, depth).into_iter().map(Ok)).left_stream()
+                }
                 Err(error) => stream::iter([Err(error)]).right_stream(),
             }
         };
@@ -233,7 +255,10 @@ impl UnderStore for MemStore {
 
     async fn read(&self, key: &[u8], range: Range<u64>, expected: &Fingerprint) -> Result<Body> {
         self.counter.read();
-        self.state.lock().log.push((Bytes::copy_from_slice(key), range.clone()));
+        self.state
+            .lock()
+            .log
+            .push((Bytes::copy_from_slice(key), range.clone()));
         let fault = self.pass(Operation::Read).await?;
         let (content, fingerprint) = self.get(key).map_err(|_| stale(key))?;
         if fingerprint != *expected {
@@ -242,7 +267,10 @@ impl UnderStore for MemStore {
         if range.start >= range.end || range.end > fingerprint.size {
             return Err(Error::new(
                 Code::InvalidArgument,
-                format!("range {}..{} is not within {} bytes", range.start, range.end, fingerprint.size),
+                format!(
+                    "range {}..{} is not within {} bytes",
+                    range.start, range.end, fingerprint.size
+                ),
             ));
         }
         let (limit, change) = match fault {
@@ -261,7 +289,10 @@ impl UnderStore for MemStore {
             if allowed == 0 {
                 // One error ends the body.
                 return match change.take()? {
-                    None => Some(Err(Error::new(Code::Unavailable, "injected fault: body cut"))),
+                    None => Some(Err(Error::new(
+                        Code::Unavailable,
+                        "injected fault: body cut",
+                    ))),
                     Some(content) => {
                         store.put(&key, content);
                         Some(Err(stale(&key)))
@@ -273,7 +304,10 @@ impl UnderStore for MemStore {
             store.counter.bytes(piece.len());
             Some(Ok(piece))
         }));
-        Ok(Body { fingerprint, bytes: pieces.boxed() })
+        Ok(Body {
+            fingerprint,
+            bytes: pieces.boxed(),
+        })
     }
 
     async fn probe(&self) -> Result<()> {
@@ -300,13 +334,24 @@ mod tests {
         store.change_during_body(10, "new");
         let error = store.read(b"a", 0..10, &print).await.err().unwrap();
         assert_eq!(error.code(), Code::Unavailable);
-        let pieces: Vec<_> =
-            store.read(b"a", 0..200_000, &print).await.unwrap().bytes.collect().await;
+        let pieces: Vec<_> = store
+            .read(b"a", 0..200_000, &print)
+            .await
+            .unwrap()
+            .bytes
+            .collect()
+            .await;
         let got: usize = pieces.iter().flatten().map(Bytes::len).sum();
         assert_eq!((got, pieces.last().unwrap().is_err()), (70_000, true));
         let body = store.read(b"a", 0..20, &print).await.unwrap().bytes;
-        assert_eq!(body.try_collect::<Vec<_>>().await.unwrap_err().code(), Code::Stale);
-        assert_eq!(store.read(b"a", 0..20, &print).await.err().unwrap().code(), Code::Stale);
+        assert_eq!(
+            body.try_collect::<Vec<_>>().await.unwrap_err().code(),
+            Code::Stale
+        );
+        assert_eq!(
+            store.read(b"a", 0..20, &print).await.err().unwrap().code(),
+            Code::Stale
+        );
         assert_eq!(store.requests().read, 4);
     }
 

@@ -29,14 +29,24 @@ pub(crate) struct Failure {
     pub(crate) again: Again,
 }
 
-/// Tokens in a tenth of a repetition.
+impl Failure {
+    /// One that no repetition would change.
+    pub(crate) fn last(error: Error) -> Failure {
+        Failure {
+            error,
+            again: Again::No,
+        }
+    }
+}
+
+/// Tokens of one repetition; a success earns one.
 const UNIT: u64 = 10;
 
 /// The limits of one store.
 #[derive(Debug)]
 pub(crate) struct Policy {
     retries: u32,
-    /// Tenths of a repetition that are left.
+    /// What is left.
     tokens: AtomicU64,
     most: u64,
 }
@@ -45,19 +55,27 @@ impl Policy {
     /// At most `retries` repetitions of one request, and a budget of `budget` for all.
     pub(crate) fn new(retries: u32, budget: u32) -> Policy {
         let most = u64::from(budget) * UNIT;
-        Policy { retries, tokens: AtomicU64::new(most), most }
+        Policy {
+            retries,
+            tokens: AtomicU64::new(most),
+            most,
+        }
     }
 
     /// A request succeeded.
     pub(crate) fn succeeded(&self) {
         // Full nearly always: one load on the fast path.
         if self.tokens.load(Relaxed) < self.most {
-            let _ = self.tokens.fetch_update(Relaxed, Relaxed, |t| (t < self.most).then_some(t + 1));
+            let _ = self
+                .tokens
+                .fetch_update(Relaxed, Relaxed, |t| (t < self.most).then_some(t + 1));
         }
     }
 
     fn spend(&self) -> bool {
-        self.tokens.fetch_update(Relaxed, Relaxed, |t| t.checked_sub(UNIT)).is_ok()
+        self.tokens
+            .fetch_update(Relaxed, Relaxed, |t| t.checked_sub(UNIT))
+            .is_ok()
     }
 
     /// How long to wait before repetition `tried` (from 0) after such a failure; `None`: give up.

@@ -68,7 +68,11 @@ impl Location {
                     shown(uri)
                 )));
             }
-            return Ok(Location { scheme, bucket: String::new(), prefix: rest.to_owned() });
+            return Ok(Location {
+                scheme,
+                bucket: String::new(),
+                prefix: rest.to_owned(),
+            });
         }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.contains('@') {
@@ -95,7 +99,11 @@ impl Location {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        Ok(Location { scheme, bucket: bucket.to_owned(), prefix })
+        Ok(Location {
+            scheme,
+            bucket: bucket.to_owned(),
+            prefix,
+        })
     }
 }
 
@@ -124,7 +132,10 @@ mod tests {
         assert_eq!(parsed("s3://b/"), s3("b", ""));
         assert_eq!(parsed("s3://b/a%20 b"), s3("b", "a%20 b/"));
         assert_eq!(parsed("s3://b//a/../"), s3("b", "/a/../"));
-        assert_eq!(parsed("file:///x/y"), (Scheme::File, String::new(), "/x/y".to_owned()));
+        assert_eq!(
+            parsed("file:///x/y"),
+            (Scheme::File, String::new(), "/x/y".to_owned())
+        );
         assert_eq!(parsed("az://c/p").0, Scheme::Az);
     }
 
@@ -140,7 +151,10 @@ mod tests {
             ("s3://b b/x", "bucket name 'b b'"),
             ("file://relative", "file:///absolute"),
             ("s3://AKIAKEY:hunter2@bucket/x", "environment variables"),
-            ("s3://bucket/x?X-Amz-Signature=hunter2", "environment variables"),
+            (
+                "s3://bucket/x?X-Amz-Signature=hunter2",
+                "environment variables",
+            ),
             ("AKIAKEY:hunter2@bucket", "write s3://"),
         ] {
             let error = Location::parse(uri).unwrap_err();

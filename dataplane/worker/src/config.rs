@@ -1,9 +1,15 @@
 //! Settings of a worker.
 
-use forebay_service::ByteSize;
-use forebay_types::{Address, Medium};
+use forebay_service::{ByteSize, config::ConfigError};
+use forebay_types::{Address, Medium, PAGE_SIZE};
+use rustix::fs::{statfs, statvfs};
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
+
+/// What the kernel calls overlayfs (`OVERLAYFS_SUPER_MAGIC`).
+const OVERLAYFS: i64 = 0x794c_7630;
+/// Less memory is not enough for a single fill and the index.
+const LEAST_MEMORY: ByteSize = ByteSize(32 << 20);
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,4 +78,132 @@ fn low() -> f64 {
 
 fn memory() -> ByteSize {
     ByteSize(256 << 20)
+}
+
+impl WorkerConfig {
+    /// Fails with one line that names the value and the remedy if no worker could run like this.
+    /// Looks at the disks of the tiers, and changes nothing.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |text: String| Err(ConfigError(text));
+        let (low, high) = (self.low_watermark, self.high_watermark);
+        if !(0.0 < low && low < high && high <= 1.0) {
+            return refuse(format!(
+                "low_watermark {low} and high_watermark {high}: choose 0 < low < high <= 1"
+            ));
+        }
+        if self.tiers.is_empty() {
+            return refuse(
+                "no cache tier: give at least one, as in SSD=/var/cache/forebay:10GiB".into(),
+            );
+        }
+        if self.memory < LEAST_MEMORY {
+            return refuse(format!(
+                "memory {}: give at least {LEAST_MEMORY}",
+                self.memory
+            ));
+        }
+        for (index, tier) in self.tiers.iter().enumerate() {
+            if self.tiers[..index]
+                .iter()
+                .any(|other| other.dir == tier.dir)
+            {
+                let dir = tier.dir.display();
+                return refuse(format!("two tiers in {dir}: give each its own directory"));
+            }
+            tier.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl TierSpec {
+    fn check(&self) -> Result<(), ConfigError> {
+        let (medium, dir, size) = (self.medium, self.dir.display(), self.size);
+        let refuse = |text: String| Err(ConfigError(format!("tier {medium}={dir}:{size}: {text}")));
+        if size.0 < PAGE_SIZE {
+            return refuse(format!("too small: give at least {}", ByteSize(PAGE_SIZE)));
+        }
+        if !self.dir.is_absolute() {
+            return refuse("not an absolute path: give one that begins with /".into());
+        }
+        // The directory itself is made later; its disk is that of the nearest one that exists.
+        let Some(existing) = self.dir.ancestors().find(|dir| dir.exists()) else {
+            return refuse("no such disk".into());
+        };
+        if !existing.is_dir() {
+            return refuse(format!(
+                "{} is not a directory: choose another",
+                existing.display()
+            ));
+        }
+        let looked = statfs(existing).and_then(|fs| Ok((fs, statvfs(existing)?)));
+        let (kind, disk) = match looked {
+            Ok((fs, disk)) => (fs.f_type, ByteSize(disk.f_blocks * disk.f_frsize)),
+            Err(error) => return refuse(format!("cannot look at its disk: {error}")),
+        };
+        if kind == OVERLAYFS {
+            return refuse(
+                "it is on overlayfs, which the kernel cannot pass files through from: use a \
+                 directory of the host or a volume"
+                    .into(),
+            );
+        }
+        if size > disk {
+            return refuse(format!(
+                "its disk has only {disk}: give the tier at most that, or another disk"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut WorkerConfig);
+
+    fn config(dir: &std::path::Path, size: u64) -> WorkerConfig {
+        WorkerConfig {
+            data_dir: dir.into(),
+            master: "127.0.0.1:1".parse().unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            socket: None,
+            http: None,
+            tiers: vec![TierSpec {
+                medium: Medium::Ssd,
+                dir: dir.join("not/there/yet"),
+                size: ByteSize(size),
+            }],
+            eviction: Eviction::default(),
+            high_watermark: 0.95,
+            low_watermark: 0.9,
+            memory: memory(),
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_work_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = config(dir.path(), 1 << 24);
+        assert_eq!(good.check().map_err(|e| e.0), Ok(()));
+        let cases: [(Change, &str); 7] = [
+            (|c| c.low_watermark = 0.96, "choose 0 < low < high <= 1"),
+            (
+                |c| c.high_watermark = f64::NAN,
+                "choose 0 < low < high <= 1",
+            ),
+            (|c| c.tiers.clear(), "give at least one"),
+            (|c| c.tiers.push(c.tiers[0].clone()), "own directory"),
+            (|c| c.tiers[0].size = ByteSize(1 << 60), "its disk has only"),
+            (|c| c.tiers[0].size = ByteSize(17), "too small"),
+            (|c| c.tiers[0].dir = "some/where".into(), "begins with /"),
+        ];
+        for (change, expected) in cases {
+            let mut bad = good.clone();
+            change(&mut bad);
+            let text = bad.check().unwrap_err().0;
+            assert!(text.contains(expected) && !text.contains('\n'), "{text}");
+        }
+    }
 }

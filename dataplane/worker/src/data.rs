@@ -38,7 +38,11 @@ pub(crate) struct Run {
 
 enum From {
     /// The cache.
-    Cache { part: Part, _lease: Lease },
+    Cache {
+        part: Part,
+        file: Arc<File>,
+        _lease: Lease,
+    },
     /// The sources themselves.
     Source(Box<Fetch>),
 }
@@ -54,15 +58,29 @@ impl Run {
         let file_ref = Arc::new(file_ref);
         let end = range.end.min(file_ref.size());
         let range = range.start.min(end)..end;
-        let access = Access { pattern: Pattern::Until(end), reach, urgent: true };
+        let access = Access {
+            pattern: Pattern::Until(end),
+            reach,
+            urgent: true,
+        };
         let from = match engine.part(&file_ref).await {
-            Ok((lease, part)) => From::Cache { part, _lease: lease },
+            Ok((lease, file, part)) => From::Cache {
+                part,
+                file,
+                _lease: lease,
+            },
             Err(error) => {
                 tracing::debug!(%error, "serving without the cache");
                 past_the_cache(&engine, &file_ref, &range, reach)
             }
         };
-        Run { engine, file_ref, range, access, from }
+        Run {
+            engine,
+            file_ref,
+            range,
+            access,
+            from,
+        }
     }
 
     /// The pieces, in order.
@@ -76,11 +94,15 @@ impl Run {
         if self.range.is_empty() {
             return Ok(None);
         }
-        if let From::Cache { part, .. } = &self.from {
-            let chunk = if part.file().is_whole() { CHUNK } else { FILLING_CHUNK };
+        if let From::Cache { part, file, .. } = &self.from {
+            let chunk = if part.file().is_whole() {
+                CHUNK
+            } else {
+                FILLING_CHUNK
+            };
             let piece = self.range.start..step(self.range.start, self.range.end, chunk);
             if part.ensure(piece.clone(), self.access).await? == Ensured::Present {
-                match read(&self.engine.disk, part.file().file(), piece.clone()).await {
+                match read(&self.engine.disk, file, piece.clone()).await {
                     Ok(bytes) => {
                         self.range.start = piece.end;
                         return Ok(Some(bytes));
@@ -93,14 +115,20 @@ impl Run {
             self.from =
                 past_the_cache(&self.engine, &self.file_ref, &self.range, self.access.reach);
         }
-        let From::Source(fetch) = &mut self.from else { return Ok(None) };
+        let From::Source(fetch) = &mut self.from else {
+            return Ok(None);
+        };
         match fetch.next().await {
             Ok(Some(piece)) => {
                 self.range.start += piece.len() as u64;
                 Ok(Some(piece))
             }
             Ok(None) => Ok(None),
-            Err(error) => Err(self.engine.filler.source_failed(&self.file_ref, error).await),
+            Err(error) => Err(self
+                .engine
+                .filler
+                .source_failed(&self.file_ref, error)
+                .await),
         }
     }
 }
@@ -113,7 +141,12 @@ fn past_the_cache(
 ) -> From {
     engine.metrics.uncached_reads.inc();
     let urgent = Urgency::new(true);
-    From::Source(Box::new(engine.sources.fetch(file.clone(), range.clone(), reach, urgent)))
+    From::Source(Box::new(engine.sources.fetch(
+        file.clone(),
+        range.clone(),
+        reach,
+        urgent,
+    )))
 }
 
 /// Reads bytes that are in the file: on the spot what memory has, the rest where it may block.
@@ -122,7 +155,12 @@ async fn read(disk: &Disk, file: &Arc<File>, range: Range<u64>) -> io::Result<By
     let mut done = 0;
     while done < bytes.len() {
         let mut slices = [IoSliceMut::new(&mut bytes[done..])];
-        match preadv2(file, &mut slices, range.start + done as u64, ReadWriteFlags::NOWAIT) {
+        match preadv2(
+            file,
+            &mut slices,
+            range.start + done as u64,
+            ReadWriteFlags::NOWAIT,
+        ) {
             Ok(0) | Err(_) => break,
             Ok(n) => done += n,
         }

@@ -10,12 +10,12 @@ use crate::{
     source::{Reach, Sources},
 };
 use bytes::{Bytes, BytesMut};
-use forebay_cache::{CachedFile, Store};
+use forebay_cache::{CachedFile, Lease, Store};
 use forebay_client::{Ensured, Error, LeaseId, LocalFile, Result};
 use forebay_service::Shutdown;
 use forebay_types::{Code, FileId, FileRef, PAGE_SIZE, error::chain, page::page_count};
 use parking_lot::Mutex;
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, fmt, fs::File, ops::Range, sync::Arc};
 
 /// Unverified bytes up to which an open waits for the comparison of checksums.
 const VERIFY_AT_OPEN: u64 = 64 << 20;
@@ -23,11 +23,12 @@ const VERIFY_AT_OPEN: u64 = 64 << 20;
 const VERIFY_STEP: u32 = 64;
 /// Files compared in the background at one time, and waiting.
 const MOST_VERIFYING: usize = 256;
+/// Attempts at a file that is just being dropped.
+const MOST_ATTEMPTS: u32 = 3;
 /// Most bytes of a read without the cache.
 const MOST_UNCACHED: u64 = 64 << 20;
 
 /// The worker's inside; shared by all its doors.
-#[derive(Debug)]
 pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) sources: Arc<Sources>,
@@ -38,6 +39,14 @@ pub struct Engine {
     shutdown: Shutdown,
     verifying: Mutex<HashSet<FileId>>,
     verify_turn: tokio::sync::Semaphore,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("leases", &self.leases)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What loading a file came to.
@@ -81,14 +90,21 @@ impl Engine {
     }
 
     /// A lease and a descriptor for the file. Ready at the first poll if it is whole and verified.
-    pub(crate) async fn open(self: &Arc<Self>, owner: u64, file_ref: &FileRef) -> Result<LocalFile> {
-        let file = self.file(file_ref).await?;
-        let lease = self.store.lease(&file);
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        owner: u64,
+        file_ref: &FileRef,
+    ) -> Result<LocalFile> {
+        let (lease, descriptor) = self.descriptor(file_ref).await?;
+        let file = lease.file();
         let cached = file.cached_bytes();
         if file.is_whole() && !file.is_verified() && cached <= VERIFY_AT_OPEN {
             let (store, whole) = (self.store.clone(), file.clone());
             let pages = 0..page_count(file.size());
-            let verified = self.disk.blocking(move || store.verify(&whole, pages)).await;
+            let verified = self
+                .disk
+                .blocking(move || store.verify(&whole, pages))
+                .await;
             drop(verified.inspect_err(|error| tracing::debug!(%error, "cannot verify")));
         }
         let whole = file.is_whole() && file.is_verified();
@@ -105,9 +121,14 @@ impl Engine {
                 self.verify_later(file.clone());
             }
         }
-        let descriptor = file.file().clone();
-        let lease = self.leases.insert(Held::new(file, lease, file_ref.clone(), owner));
-        Ok(LocalFile { lease, file: descriptor, whole })
+        let lease = self
+            .leases
+            .insert(Held::new(lease, file_ref.clone(), owner));
+        Ok(LocalFile {
+            lease,
+            file: descriptor,
+            whole,
+        })
     }
 
     /// Waits until the bytes of `range` are in the descriptor.
@@ -136,7 +157,9 @@ impl Engine {
         }
         self.metrics.uncached_reads.inc();
         let (file, urgent) = (Arc::new(file_ref.clone()), Urgency::new(true));
-        let mut fetch = self.sources.fetch(file.clone(), range, Reach::Peers, urgent);
+        let mut fetch = self
+            .sources
+            .fetch(file.clone(), range, Reach::Peers, urgent);
         let mut whole = BytesMut::new();
         loop {
             match fetch.next().await {
@@ -151,42 +174,81 @@ impl Engine {
         }
     }
 
-    /// The file, made if it is not here.
-    pub(crate) async fn file(&self, file_ref: &FileRef) -> Result<Arc<CachedFile>> {
-        let (id, mount, size) = (file_ref.id, file_ref.mount, file_ref.size());
-        let file = match self.store.get(id) {
-            Some(file) => file,
-            None => {
-                let store = self.store.clone();
-                let made = self.disk.run(move || store.get_or_create(id, mount, size)).await;
-                made.map_err(|error| cannot_cache(&error))?
-            }
-        };
-        if file.size() == size {
-            return Ok(file);
-        }
-        let text = format!("file {id} is cached with {} bytes, asked for with {size}", file.size());
-        Err(Error::new(Code::Unavailable, text))
+    /// Leases held by readers of this node.
+    pub fn leases(&self) -> usize {
+        self.leases.count()
     }
 
-    /// Takes part in the filling of a file; the lease must be kept as long.
-    pub(crate) async fn part(&self, file_ref: &Arc<FileRef>) -> Result<(forebay_cache::Lease, Part)> {
-        let file = self.file(file_ref).await?;
-        let lease = self.store.lease(&file);
-        let part = self.filler.join(&file, file_ref);
-        Ok((lease, part))
+    /// Asks readers of this node to let go of `files`.
+    pub fn recall(&self, files: &[FileId]) {
+        self.leases.recall(files);
+    }
+
+    /// A lease on the file, which is made if it is not here.
+    async fn lease(&self, file_ref: &FileRef) -> std::result::Result<Lease, forebay_cache::Error> {
+        let (id, mount, size) = (file_ref.id, file_ref.mount, file_ref.size());
+        if let Some(file) = self.store.get(id).filter(|file| file.size() == size) {
+            return Ok(self.store.lease(&file));
+        }
+        let store = self.store.clone();
+        let made = self.disk.run(move || store.get_or_create(id, mount, size));
+        let file = made.await?;
+        Ok(self.store.lease(&file))
+    }
+
+    /// A lease on the file and its descriptor.
+    async fn descriptor(&self, file_ref: &FileRef) -> Result<(Lease, Arc<File>)> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let leased = match self.lease(file_ref).await {
+                Ok(lease) => {
+                    let file = lease.file().clone();
+                    self.disk
+                        .run(move || file.file())
+                        .await
+                        .map(|descriptor| (lease, descriptor))
+                }
+                Err(error) => Err(error),
+            };
+            match leased {
+                Ok(leased) => return Ok(leased),
+                // Evicted between the look and the lease: it can be made anew.
+                Err(forebay_cache::Error::Busy(_)) if attempts < MOST_ATTEMPTS => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => return Err(cannot_cache(&error)),
+            }
+        }
+    }
+
+    /// Takes part in the filling of a file; the lease and the descriptor must be kept as long.
+    pub(crate) async fn part(&self, file_ref: &Arc<FileRef>) -> Result<(Lease, Arc<File>, Part)> {
+        let (lease, descriptor) = self.descriptor(file_ref).await?;
+        let part = self.filler.join(lease.file(), file_ref);
+        Ok((lease, descriptor, part))
     }
 
     /// Makes a file whole.
-    pub(crate) async fn load(&self, file_ref: FileRef) -> Result<Loaded> {
+    pub async fn load(&self, file_ref: FileRef) -> Result<Loaded> {
         let (bytes, file_ref) = (file_ref.size(), Arc::new(file_ref));
-        let (_lease, part) = self.part(&file_ref).await?;
+        let lease = self
+            .lease(&file_ref)
+            .await
+            .map_err(|error| cannot_cache(&error))?;
+        let part = self.filler.join(lease.file(), &file_ref);
         let cached_before = part.file().is_whole();
         if cached_before {
-            return Ok(Loaded { bytes, cached_before });
+            return Ok(Loaded {
+                bytes,
+                cached_before,
+            });
         }
-        let access =
-            Access { pattern: Pattern::Until(bytes), reach: Reach::Peers, urgent: false };
+        let access = Access {
+            pattern: Pattern::Until(bytes),
+            reach: Reach::Peers,
+            urgent: false,
+        };
         let mut position = 0;
         while position < bytes {
             let end = (position + MAX_PIECE).min(bytes);
@@ -196,7 +258,10 @@ impl Engine {
             }
             position = end;
         }
-        Ok(Loaded { bytes, cached_before })
+        Ok(Loaded {
+            bytes,
+            cached_before,
+        })
     }
 
     /// Compares the checksums of a file in the background, so that a later open finds it verified.
@@ -217,7 +282,12 @@ impl Engine {
                 for first in (0..pages).step_by(VERIFY_STEP as usize) {
                     let (store, file) = (engine.store.clone(), file.clone());
                     let step = first..(first + VERIFY_STEP).min(pages);
-                    if engine.disk.blocking(move || store.verify(&file, step)).await.is_err() {
+                    if engine
+                        .disk
+                        .blocking(move || store.verify(&file, step))
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                 }

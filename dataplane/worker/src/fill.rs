@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, task::yield_now};
+use tokio::{sync::Notify, task::yield_now, time::timeout};
 
 /// Bytes written to the disk in one call.
 const WRITE: usize = 256 << 10;
@@ -38,6 +38,10 @@ const MOST_FLIGHTS: usize = 64;
 /// Once the under store was found to have another content, reads of missing pages fail for so long
 /// without asking it again.
 const STALE_MEMORY: Duration = Duration::from_secs(3);
+/// How long a fill waits for room …
+const ROOM_WAIT: Duration = Duration::from_millis(300);
+/// … and if there was none, for how long no other fill waits.
+const ROOM_DESPAIR: Duration = Duration::from_secs(1);
 const SHARDS: usize = 64;
 
 /// Told when the under store has another content than a file reference says, before any reader is.
@@ -65,9 +69,15 @@ pub enum Pattern {
 
 impl Access {
     /// A read of this node: the pattern is judged by what was read before.
-    pub const LOCAL: Access =
-        Access { pattern: Pattern::Observed, reach: Reach::Peers, urgent: true };
+    pub const LOCAL: Access = Access {
+        pattern: Pattern::Observed,
+        reach: Reach::Peers,
+        urgent: true,
+    };
 }
+
+/// A part of the table of files with readers.
+type Shard = Mutex<HashMap<FileId, Arc<Filling>>>;
 
 /// Fills the files of a store.
 pub struct Filler {
@@ -77,8 +87,10 @@ pub struct Filler {
     metrics: Metrics,
     shutdown: Shutdown,
     on_stale: OnStale,
-    full: Notify,
-    files: Box<[Mutex<HashMap<FileId, Arc<Filling>>>]>,
+    room: Notify,
+    /// Until when no fill waits for room: the last one waited in vain.
+    no_room_until: Mutex<Option<Instant>>,
+    files: Box<[Shard]>,
 }
 
 impl fmt::Debug for Filler {
@@ -116,13 +128,18 @@ impl Part {
 
 impl Clone for Part {
     fn clone(&self) -> Part {
-        Part { filler: self.filler.clone(), filling: self.filling.clone() }
+        Part {
+            filler: self.filler.clone(),
+            filling: self.filling.clone(),
+        }
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let Some(filling) = self.filling.take() else { return };
+        let Some(filling) = self.filling.take() else {
+            return;
+        };
         let id = filling.file.id();
         let mut files = self.filler.shard(id).lock();
         // The table holds one, we hold one: the last part takes the entry with it.
@@ -146,8 +163,17 @@ impl Filler {
         shutdown: Shutdown,
     ) -> Filler {
         let files = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let full = Notify::new();
-        Filler { store, sources, disk, metrics, shutdown, on_stale, full, files }
+        Filler {
+            store,
+            sources,
+            disk,
+            metrics,
+            shutdown,
+            on_stale,
+            room: Notify::new(),
+            no_room_until: Mutex::new(None),
+            files,
+        }
     }
 
     /// Takes part in the filling of a file, on which the caller has a lease.
@@ -158,21 +184,28 @@ impl Filler {
             // None, or one of a file that was dropped meanwhile: its readers go on by themselves.
             _ => {
                 let state = Mutex::default();
-                let filling = Filling { file_ref: file_ref.clone(), file: file.clone(), state };
+                let filling = Filling {
+                    file_ref: file_ref.clone(),
+                    file: file.clone(),
+                    state,
+                };
                 let filling = Arc::new(filling);
                 files.insert(file.id(), filling.clone());
                 filling
             }
         };
-        Part { filler: self.clone(), filling: Some(filling) }
+        Part {
+            filler: self.clone(),
+            filling: Some(filling),
+        }
     }
 
-    /// Waits until a fill found the tiers full.
-    pub async fn full(&self) {
-        self.full.notified().await;
+    /// Room may have been made: fills that wait for it try again.
+    pub fn made_room(&self) {
+        self.room.notify_waiters();
     }
 
-    fn shard(&self, id: FileId) -> &Mutex<HashMap<FileId, Arc<Filling>>> {
+    fn shard(&self, id: FileId) -> &Shard {
         let hash = id.ino.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.version.0;
         &self.files[(hash >> 32) as usize % SHARDS]
     }
@@ -181,23 +214,19 @@ impl Filler {
     async fn fly(&self, filling: &Filling, flight: &Flight, reach: Reach) -> Ending {
         let _lease = self.store.lease(&filling.file);
         let (file_ref, range) = (filling.file_ref.clone(), flight.bytes.clone());
-        let mut fetch = self.sources.fetch(file_ref, range, reach, flight.urgency.clone());
+        let mut fetch = self
+            .sources
+            .fetch(file_ref, range, reach, flight.urgency.clone());
         // No room is reserved for a request that still has to wait, and no request is made for
         // which there is no room.
         fetch.admit().await;
-        let (store, file) = (self.store.clone(), filling.file.clone());
-        let (first, bytes) = (flight.pages.start, flight.bytes.end - flight.bytes.start);
-        let writer = self.disk.run(move || store.writer(&file, first, bytes)).await;
-        let written = match writer {
+        let written = match self.writer(filling, flight).await {
             Ok(writer) => self.transfer(&mut fetch, writer, flight).await,
             Err(error) => Err(Trouble::Cache(error)),
         };
         match written {
             Ok(()) => Ending::Done,
             Err(Trouble::Cache(error)) => {
-                if error.code() == Code::NoSpace {
-                    self.full.notify_one();
-                }
                 tracing::debug!(file = %filling.file.id(), %error, "cannot cache");
                 Ending::NotCached
             }
@@ -214,6 +243,37 @@ impl Filler {
             (self.on_stale)(file.clone()).await;
         }
         error
+    }
+
+    /// A writer for the pages of a flight. If there is no room, it waits a little for maintenance to
+    /// make some: that costs less than reads without the cache.
+    async fn writer(
+        &self,
+        filling: &Filling,
+        flight: &Flight,
+    ) -> std::result::Result<PageWriter, forebay_cache::Error> {
+        let deadline = Instant::now() + ROOM_WAIT;
+        loop {
+            let room = self.room.notified();
+            let (store, file) = (self.store.clone(), filling.file.clone());
+            let (first, bytes) = (flight.pages.start, flight.bytes.end - flight.bytes.start);
+            let error = match self
+                .disk
+                .run(move || store.writer(&file, first, bytes))
+                .await
+            {
+                Err(error) if error.code() == Code::NoSpace => error,
+                done => return done,
+            };
+            let now = Instant::now();
+            if self.no_room_until.lock().is_some_and(|until| now < until) {
+                return Err(error);
+            }
+            if timeout(deadline - now, room).await.is_err() {
+                *self.no_room_until.lock() = Some(Instant::now() + ROOM_DESPAIR);
+                return Err(error);
+            }
+        }
     }
 
     async fn transfer(
@@ -240,7 +300,9 @@ impl Filler {
         mut writer: PageWriter,
         piece: Bytes,
     ) -> std::result::Result<PageWriter, forebay_cache::Error> {
-        self.disk.run(move || writer.write(&piece).map(|()| writer)).await
+        self.disk
+            .run(move || writer.write(&piece).map(|()| writer))
+            .await
     }
 }
 
@@ -255,6 +317,14 @@ struct Landing {
     part: Part,
     flight: Arc<Flight>,
     ending: Option<Ending>,
+}
+
+impl Landing {
+    async fn fly(mut self, reach: Reach) {
+        let filler = &self.part.filler;
+        let ending = filler.fly(self.part.filling(), &self.flight, reach).await;
+        self.ending = Some(ending);
+    }
 }
 
 impl Drop for Landing {
@@ -293,7 +363,9 @@ impl Part {
         if flights.is_empty() {
             let pages = pages_of(range.clone(), filling.file.size());
             metrics.bytes_from_cache.inc_by(range.end - range.start);
-            metrics.pages_from_cache.inc_by(u64::from(pages.end - pages.start));
+            metrics
+                .pages_from_cache
+                .inc_by(u64::from(pages.end - pages.start));
         }
         for flight in flights {
             match flight.reached(range.end).await {
@@ -309,7 +381,11 @@ impl Part {
     async fn verify(&self, range: &Range<u64>) -> bool {
         let (store, file) = (self.filler.store.clone(), self.filling().file.clone());
         let pages = pages_of(range.clone(), file.size());
-        let verified = self.filler.disk.blocking(move || store.verify(&file, pages)).await;
+        let verified = self
+            .filler
+            .disk
+            .blocking(move || store.verify(&file, pages))
+            .await;
         verified
             .inspect_err(|error| tracing::debug!(%error, "cannot verify"))
             .is_ok()
@@ -329,13 +405,19 @@ impl Part {
         if missing.is_empty() && advice.ahead.is_empty() {
             return Ok(Vec::new());
         }
-        if state.stale_until.is_some_and(|until| Instant::now() < until) {
+        if state
+            .stale_until
+            .is_some_and(|until| Instant::now() < until)
+        {
             if missing.is_empty() {
                 return Ok(Vec::new());
             }
             return Err(Error::new(
                 Code::Stale,
-                format!("file {} has another content in the under store now", filling.file.id()),
+                format!(
+                    "file {} has another content in the under store now",
+                    filling.file.id()
+                ),
             ));
         }
         let mut absent = missing;
@@ -369,13 +451,14 @@ impl Part {
     }
 
     fn start(&self, flight: Arc<Flight>, reach: Reach) {
-        let mut landing = Landing { part: self.clone(), flight, ending: None };
+        let landing = Landing {
+            part: self.clone(),
+            flight,
+            ending: None,
+        };
         // The caller may poll outside of the runtime.
         let _runtime = self.filler.disk.enter();
-        self.filler.shutdown.spawn(async move {
-            let Landing { part, flight, .. } = &landing;
-            landing.ending = Some(part.filler.fly(part.filling(), flight, reach).await);
-        });
+        self.filler.shutdown.spawn(landing.fly(reach));
     }
 }
 
@@ -383,8 +466,15 @@ impl Part {
 fn in_order(from: u64, end: u64) -> Advice {
     let from = from.next_multiple_of(PAGE_SIZE);
     let reach = from + MAX_WINDOW;
-    let reach = if reach >= end { end } else { reach - reach % MAX_PIECE };
-    Advice { ahead: from.min(reach)..reach, piece: MAX_PIECE }
+    let reach = if reach >= end {
+        end
+    } else {
+        reach - reach % MAX_PIECE
+    };
+    Advice {
+        ahead: from.min(reach)..reach,
+        piece: MAX_PIECE,
+    }
 }
 
 /// Appends runs of pages, joining where the last meets the next.

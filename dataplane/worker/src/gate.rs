@@ -42,7 +42,10 @@ pub struct Limits {
 impl Limits {
     /// What read-ahead may use of it: the rest is kept for demand.
     fn for_read_ahead(self) -> Limits {
-        Limits { requests: (self.requests * 3 / 4).max(1), bytes: self.bytes * 3 / 4 }
+        Limits {
+            requests: (self.requests * 3 / 4).max(1),
+            bytes: self.bytes * 3 / 4,
+        }
     }
 }
 
@@ -82,7 +85,12 @@ pub struct Permit {
 impl Gate {
     /// A gate with nothing under way.
     pub fn new(limits: Limits) -> Gate {
-        Gate { inner: Arc::new(Inner { limits, state: Mutex::default() }) }
+        Gate {
+            inner: Arc::new(Inner {
+                limits,
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// Waits for leave to make a request that holds `bytes` of memory. Urgent ones go first, each
@@ -96,13 +104,22 @@ impl Gate {
             if first && self.inner.fits(&state, urgent, bytes) {
                 state.requests += 1;
                 state.bytes += bytes;
-                return Permit { gate: self.inner.clone(), bytes };
+                return Permit {
+                    gate: self.inner.clone(),
+                    bytes,
+                };
             }
             let (grant, granted) = oneshot::channel();
-            state.queue.push_back(Waiting { urgency: urgency.clone(), bytes, grant });
+            state.queue.push_back(Waiting {
+                urgency: urgency.clone(),
+                bytes,
+                grant,
+            });
             granted
         };
-        granted.await.expect("the gate keeps every sender until it grants, and outlives this call")
+        granted
+            .await
+            .expect("the gate keeps every sender until it grants, and outlives this call")
     }
 
     /// Some waiting request has become urgent.
@@ -119,7 +136,11 @@ impl Gate {
 
 impl Inner {
     fn fits(&self, state: &State, urgent: bool, bytes: u64) -> bool {
-        let limits = if urgent { self.limits } else { self.limits.for_read_ahead() };
+        let limits = if urgent {
+            self.limits
+        } else {
+            self.limits.for_read_ahead()
+        };
         state.requests < limits.requests
             && (state.bytes + bytes <= limits.bytes || state.requests == 0)
     }
@@ -129,12 +150,17 @@ impl Inner {
         loop {
             let waiting = {
                 let mut state = self.state.lock();
-                let Some(waiting) = self.next(&mut state) else { return };
+                let Some(waiting) = self.next(&mut state) else {
+                    return;
+                };
                 state.requests += 1;
                 state.bytes += waiting.bytes;
                 waiting
             };
-            let permit = Permit { gate: self.clone(), bytes: waiting.bytes };
+            let permit = Permit {
+                gate: self.clone(),
+                bytes: waiting.bytes,
+            };
             // Whoever waited may be gone; the permit comes back by its drop then.
             drop(waiting.grant.send(permit));
         }
@@ -181,11 +207,15 @@ mod tests {
     fn read_ahead_leaves_room_for_demand_and_demand_goes_first() {
         let gate = gate(4, 1000);
         let (later, now) = (Urgency::new(false), Urgency::new(true));
-        let held: Vec<Permit> =
-            (0..3).map(|_| gate.acquire(&later, 1).now_or_never().unwrap()).collect();
+        let held: Vec<Permit> = (0..3)
+            .map(|_| gate.acquire(&later, 1).now_or_never().unwrap())
+            .collect();
         let mut ahead = pin!(gate.acquire(&later, 1));
         assert!(ahead.as_mut().now_or_never().is_none());
-        let demand = gate.acquire(&now, 1).now_or_never().expect("a seat is kept for demand");
+        let demand = gate
+            .acquire(&now, 1)
+            .now_or_never()
+            .expect("a seat is kept for demand");
         let mut second = pin!(gate.acquire(&now, 1));
         assert!(second.as_mut().now_or_never().is_none());
         drop(held);

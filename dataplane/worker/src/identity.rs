@@ -11,13 +11,16 @@ use std::{
 const FILE: &str = "worker-id";
 
 /// The identity kept in `dir`; drawn if there is none yet.
-pub fn of(dir: &Path) -> anyhow::Result<WorkerId> {
+pub(crate) fn of(dir: &Path) -> anyhow::Result<WorkerId> {
     let path = dir.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let id = u64::from_str_radix(text.trim(), 16).ok();
             id.map(WorkerId).with_context(|| {
-                format!("{} is damaged: remove the data directory to begin anew", path.display())
+                format!(
+                    "{} is damaged: remove the data directory to begin anew",
+                    path.display()
+                )
             })
         }
         Err(error) if error.kind() == ErrorKind::NotFound => draw(dir, &path)

@@ -1,7 +1,7 @@
 //! The leases that readers on this node hold, by number.
 
 use crate::fill::{Filler, Part};
-use forebay_cache::{CachedFile, Lease};
+use forebay_cache::Lease;
 use forebay_client::LeaseId;
 use forebay_types::{FileId, FileRef};
 use parking_lot::Mutex;
@@ -24,22 +24,26 @@ const MOST_RECALLS: usize = 1024;
 
 /// A file that a reader has open.
 pub(crate) struct Held {
-    pub(crate) file: Arc<CachedFile>,
-    pub(crate) file_ref: Arc<FileRef>,
+    lease: Lease,
+    file_ref: Arc<FileRef>,
     owner: u64,
     part: OnceLock<Part>,
-    _lease: Lease,
 }
 
 impl Held {
-    pub(crate) fn new(file: Arc<CachedFile>, lease: Lease, file_ref: FileRef, owner: u64) -> Held {
-        let file_ref = Arc::new(file_ref);
-        Held { file, file_ref, owner, part: OnceLock::new(), _lease: lease }
+    pub(crate) fn new(lease: Lease, file_ref: FileRef, owner: u64) -> Held {
+        Held {
+            lease,
+            file_ref: Arc::new(file_ref),
+            owner,
+            part: OnceLock::new(),
+        }
     }
 
     /// The part in the file's filling; taken at the first need, which a whole file never has.
     pub(crate) fn part(&self, filler: &Arc<Filler>) -> &Part {
-        self.part.get_or_init(|| filler.join(&self.file, &self.file_ref))
+        self.part
+            .get_or_init(|| filler.join(self.lease.file(), &self.file_ref))
     }
 }
 
@@ -53,7 +57,9 @@ pub(crate) struct Leases {
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("held", &self.count()).finish()
+        f.debug_struct("Leases")
+            .field("held", &self.count())
+            .finish()
     }
 }
 
@@ -94,7 +100,11 @@ impl Leases {
             let mut gone = Vec::new();
             let mut shard = self.shards[index].lock();
             for slot in 0..shard.slots.len() {
-                if shard.slots[slot].held.as_ref().is_some_and(|h| h.owner == owner) {
+                if shard.slots[slot]
+                    .held
+                    .as_ref()
+                    .is_some_and(|h| h.owner == owner)
+                {
                     gone.extend(shard.vacate(slot as u32));
                 }
             }
@@ -119,7 +129,10 @@ impl Leases {
     pub(crate) fn get(&self, owner: u64, lease: LeaseId) -> Option<Arc<Held>> {
         let (generation, slot, index) = unpack(lease);
         let shard = self.shards.get(index)?.lock();
-        let entry = shard.slots.get(slot as usize).filter(|s| s.generation == generation)?;
+        let entry = shard
+            .slots
+            .get(slot as usize)
+            .filter(|s| s.generation == generation)?;
         entry.held.clone().filter(|h| h.owner == owner)
     }
 
@@ -127,7 +140,10 @@ impl Leases {
     pub(crate) fn remove(&self, owner: u64, lease: LeaseId) -> Option<Arc<Held>> {
         let (generation, slot, index) = unpack(lease);
         let mut shard = self.shards.get(index)?.lock();
-        let entry = shard.slots.get(slot as usize).filter(|s| s.generation == generation)?;
+        let entry = shard
+            .slots
+            .get(slot as usize)
+            .filter(|s| s.generation == generation)?;
         entry.held.as_ref().filter(|h| h.owner == owner)?;
         shard.vacate(slot)
     }
@@ -142,7 +158,10 @@ impl Leases {
         for (index, shard) in self.shards.iter().enumerate() {
             let shard = shard.lock();
             for (slot, entry) in shard.slots.iter().enumerate() {
-                let Some(held) = entry.held.as_ref().filter(|h| files.contains(&h.file.id()))
+                let Some(held) = entry
+                    .held
+                    .as_ref()
+                    .filter(|h| files.contains(&h.file_ref.id))
                 else {
                     continue;
                 };
@@ -156,7 +175,11 @@ impl Leases {
 
     /// Leases held.
     pub(crate) fn count(&self) -> usize {
-        self.shards.iter().map(|s| s.lock()).map(|s| s.slots.len() - s.free.len()).sum()
+        self.shards
+            .iter()
+            .map(|s| s.lock())
+            .map(|s| s.slots.len() - s.free.len())
+            .sum()
     }
 }
 
@@ -182,7 +205,11 @@ fn unpack(lease: LeaseId) -> (u16, u32, usize) {
     let generation = lease.0 >> (SHARD_BITS + SLOT_BITS);
     let slot = lease.0 >> SHARD_BITS & ((1 << SLOT_BITS) - 1);
     // A generation of more than 16 bits was never given out.
-    let shard = if generation > u64::from(u16::MAX) { usize::MAX } else { (lease.0 & 15) as usize };
+    let shard = if generation > u64::from(u16::MAX) {
+        usize::MAX
+    } else {
+        (lease.0 & 15) as usize
+    };
     (generation as u16, slot as u32, shard)
 }
 
@@ -192,7 +219,9 @@ mod tests {
 
     #[test]
     fn numbers_read_back_and_fit_48_bits() {
-        for (generation, slot, shard) in [(0, 0, 0), (u16::MAX, (1 << SLOT_BITS) - 1, 15), (7, 9, 3)] {
+        for (generation, slot, shard) in
+            [(0, 0, 0), (u16::MAX, (1 << SLOT_BITS) - 1, 15), (7, 9, 3)]
+        {
             let lease = pack(generation, slot, shard);
             assert_eq!(unpack(lease), (generation, slot, shard));
             assert!(lease.0 < 1 << 48);

@@ -22,7 +22,11 @@ impl Local {
     /// A holder without leases.
     pub fn new(engine: Arc<Engine>) -> Local {
         let (owner, recalls) = engine.leases.add_owner();
-        Local { engine, owner, recalls: Mutex::new(Some(recalls)) }
+        Local {
+            engine,
+            owner,
+            recalls: Mutex::new(Some(recalls)),
+        }
     }
 }
 

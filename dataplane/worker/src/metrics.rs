@@ -1,6 +1,6 @@
 //! What the worker counts, for Prometheus and for the master.
 
-use forebay_cache::Store;
+use forebay_cache::{Store, TierStatus};
 use forebay_proto::v1::WorkerCounters;
 use prometheus_client::{
     collector::Collector,
@@ -46,20 +46,68 @@ impl Metrics {
         let mut bytes = |name, help, counter: &Counter| {
             worker.register_with_unit(name, help, Unit::Bytes, counter.clone());
         };
-        bytes("from_cache", "Bytes asked for that were in a tier", &self.bytes_from_cache);
-        bytes("from_peers", "Bytes received from other workers", &self.bytes_from_peers);
-        bytes("from_ufs", "Bytes received from under stores", &self.bytes_from_ufs);
-        bytes("opened_whole", "Bytes of files that were whole when opened", &self.bytes_opened_whole);
+        bytes(
+            "from_cache",
+            "Bytes asked for that were in a tier",
+            &self.bytes_from_cache,
+        );
+        bytes(
+            "from_peers",
+            "Bytes received from other workers",
+            &self.bytes_from_peers,
+        );
+        bytes(
+            "from_ufs",
+            "Bytes received from under stores",
+            &self.bytes_from_ufs,
+        );
+        bytes(
+            "opened_whole",
+            "Bytes of files that were whole when opened",
+            &self.bytes_opened_whole,
+        );
         let mut count =
             |name, help, counter: &Counter| worker.register(name, help, counter.clone());
-        count("opens_whole", "Opens of files that were whole", &self.opens_whole);
-        count("opens_partial", "Opens of files that were partly there", &self.opens_partial);
-        count("opens_absent", "Opens of files of which nothing was there", &self.opens_absent);
-        count("ufs_requests", "Ranged reads sent to under stores", &self.ufs_requests);
-        count("uncached_reads", "Reads served without the cache", &self.uncached_reads);
-        count("pages_from_cache", "Pages asked for that were in a tier", &self.pages_from_cache);
-        count("peer_failures", "Requests to other workers that failed", &self.peer_failures);
-        count("stale_fills", "Fills that found another content", &self.stale_fills);
+        count(
+            "opens_whole",
+            "Opens of files that were whole",
+            &self.opens_whole,
+        );
+        count(
+            "opens_partial",
+            "Opens of files that were partly there",
+            &self.opens_partial,
+        );
+        count(
+            "opens_absent",
+            "Opens of files of which nothing was there",
+            &self.opens_absent,
+        );
+        count(
+            "ufs_requests",
+            "Ranged reads sent to under stores",
+            &self.ufs_requests,
+        );
+        count(
+            "uncached_reads",
+            "Reads served without the cache",
+            &self.uncached_reads,
+        );
+        count(
+            "pages_from_cache",
+            "Pages asked for that were in a tier",
+            &self.pages_from_cache,
+        );
+        count(
+            "peer_failures",
+            "Requests to other workers that failed",
+            &self.peer_failures,
+        );
+        count(
+            "stale_fills",
+            "Fills that found another content",
+            &self.stale_fills,
+        );
         worker.register_collector(Box::new(Tiers(store.clone())));
     }
 
@@ -83,6 +131,14 @@ impl Metrics {
     }
 }
 
+/// Name, help, unit and value of a figure of each tier.
+type Column = (
+    &'static str,
+    &'static str,
+    Option<&'static Unit>,
+    fn(&TierStatus) -> u64,
+);
+
 /// The state of the tiers, read when asked for.
 struct Tiers(Arc<Store>);
 
@@ -95,18 +151,32 @@ impl std::fmt::Debug for Tiers {
 impl Collector for Tiers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let tiers = self.0.tiers();
-        let columns: [(&str, &str, Option<&Unit>, fn(&forebay_cache::TierStatus) -> u64); 4] = [
-            ("tier_quota", "Most bytes of a tier", Some(&Unit::Bytes), |t| t.quota),
-            ("tier_used", "Bytes of the pages of a tier", Some(&Unit::Bytes), |t| t.used),
+        let columns: [Column; 4] = [
+            (
+                "tier_quota",
+                "Most bytes of a tier",
+                Some(&Unit::Bytes),
+                |t| t.quota,
+            ),
+            (
+                "tier_used",
+                "Bytes of the pages of a tier",
+                Some(&Unit::Bytes),
+                |t| t.used,
+            ),
             ("tier_files", "Files of a tier", None, |t| t.files),
-            ("tier_faulty", "1 when a tier does not serve", None, |t| u64::from(t.fault.is_some())),
+            ("tier_faulty", "1 when a tier does not serve", None, |t| {
+                u64::from(t.fault.is_some())
+            }),
         ];
         for (name, help, unit, value) in columns {
             let gauge = ConstGauge::<i64>::new(0);
             let mut family = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
             for tier in &tiers {
-                let labels =
-                    [("medium", tier.medium.to_string()), ("dir", tier.dir.display().to_string())];
+                let labels = [
+                    ("medium", tier.medium.to_string()),
+                    ("dir", tier.dir.display().to_string()),
+                ];
                 let gauge = ConstGauge::<i64>::new(value(tier) as i64);
                 gauge.encode(family.encode_family(&labels)?)?;
             }
@@ -114,12 +184,29 @@ impl Collector for Tiers {
         let moved = self.0.counters();
         for (name, help, value) in [
             ("evicted_pages", "Pages evicted", moved.evicted_pages),
-            ("corrupt_pages", "Pages whose checksum was wrong", moved.corrupt_pages),
-            ("promoted_files", "Files moved to a faster tier", moved.promoted_files),
-            ("demoted_files", "Files moved to a slower tier", moved.demoted_files),
+            (
+                "corrupt_pages",
+                "Pages whose checksum was wrong",
+                moved.corrupt_pages,
+            ),
+            (
+                "promoted_files",
+                "Files moved to a faster tier",
+                moved.promoted_files,
+            ),
+            (
+                "demoted_files",
+                "Files moved to a slower tier",
+                moved.demoted_files,
+            ),
         ] {
             let counter = prometheus_client::metrics::counter::ConstCounter::<u64>::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
         }
         Ok(())
     }

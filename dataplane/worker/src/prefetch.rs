@@ -58,7 +58,10 @@ impl Streams {
     /// Takes note of a read of the bytes `range` (not empty) of a file of `size` bytes.
     pub fn access(&mut self, range: Range<u64>, size: u64) -> Advice {
         if range.start == 0 && size <= SMALL_FILE {
-            return Advice { ahead: range.end..size, piece: MAX_PIECE };
+            return Advice {
+                ahead: range.end..size,
+                piece: MAX_PIECE,
+            };
         }
         self.clock += 1;
         let index = self.find(range.start).unwrap_or_else(|| self.begin(&range));
@@ -70,12 +73,25 @@ impl Streams {
 
     /// The stream whose expected offset is nearest, if near enough.
     fn find(&self, offset: u64) -> Option<usize> {
-        let distances = self.streams.iter().map(|s| s.next.abs_diff(offset)).enumerate();
-        distances.min_by_key(|(_, d)| *d).filter(|(_, d)| *d <= SLACK).map(|(i, _)| i)
+        let distances = self
+            .streams
+            .iter()
+            .map(|s| s.next.abs_diff(offset))
+            .enumerate();
+        distances
+            .min_by_key(|(_, d)| *d)
+            .filter(|(_, d)| *d <= SLACK)
+            .map(|(i, _)| i)
     }
 
     fn begin(&mut self, range: &Range<u64>) -> usize {
-        let stream = Stream { next: range.start, advised: 0, window: 0, credit: 0, used: 0 };
+        let stream = Stream {
+            next: range.start,
+            advised: 0,
+            window: 0,
+            credit: 0,
+            used: 0,
+        };
         if self.streams.len() < STREAMS {
             self.streams.push(stream);
             return self.streams.len() - 1;
@@ -99,7 +115,11 @@ impl Stream {
         }
         self.advised = self.advised.max(self.next.next_multiple_of(PAGE_SIZE));
         while self.window < MAX_WINDOW {
-            let price = if self.window == 0 { PROOF } else { (self.window / 4).max(PAGE_SIZE) };
+            let price = if self.window == 0 {
+                PROOF
+            } else {
+                (self.window / 4).max(PAGE_SIZE)
+            };
             if self.credit < price {
                 break;
             }
@@ -112,7 +132,11 @@ impl Stream {
         let piece = (self.window / 4).clamp(PAGE_SIZE, MAX_PIECE);
         let mut target = self.next + self.window;
         // Whole pieces only, so that a request goes out once a piece and not once a read.
-        target = if target >= size { size } else { target - target % piece };
+        target = if target >= size {
+            size
+        } else {
+            target - target % piece
+        };
         let ahead = self.advised.min(target)..target;
         self.advised = self.advised.max(target);
         Advice { ahead, piece }
@@ -132,7 +156,9 @@ mod tests {
         let mut offset = 12345u64;
         let mut ahead = 0;
         for _ in 0..10_000 {
-            offset = offset.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1442695040888963407);
+            offset = offset
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let at = (offset >> 20) % (GIB / 4096) * 4096;
             let advice = streams.access(at..at + 4096, GIB);
             ahead += advice.ahead.end - advice.ahead.start;
@@ -152,7 +178,10 @@ mod tests {
             }
             if at > 32 * MIB && at < GIB - 2 * MAX_WINDOW {
                 let end = advised.last().unwrap().end;
-                assert!(end >= at + MAX_WINDOW - MAX_PIECE, "at {at}: only up to {end}");
+                assert!(
+                    end >= at + MAX_WINDOW - MAX_PIECE,
+                    "at {at}: only up to {end}"
+                );
                 assert!(end <= at + MIB + MAX_WINDOW, "at {at}: up to {end}");
                 assert_eq!(advice.piece, MAX_PIECE);
             }
@@ -207,8 +236,19 @@ mod tests {
     fn a_small_file_is_fetched_whole_only_from_its_beginning() {
         let mut streams = Streams::default();
         let advice = streams.access(0..4096, 5 * MIB);
-        assert_eq!(advice, Advice { ahead: 4096..5 * MIB, piece: MAX_PIECE });
+        assert_eq!(
+            advice,
+            Advice {
+                ahead: 4096..5 * MIB,
+                piece: MAX_PIECE
+            }
+        );
         let mut streams = Streams::default();
-        assert!(streams.access(3 * MIB..3 * MIB + 4096, 5 * MIB).ahead.is_empty());
+        assert!(
+            streams
+                .access(3 * MIB..3 * MIB + 4096, 5 * MIB)
+                .ahead
+                .is_empty()
+        );
     }
 }

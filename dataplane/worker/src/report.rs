@@ -4,7 +4,7 @@ use crate::{
     engine::Engine,
     source::{Mounted, View},
 };
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use forebay_client::{Error, Master, Topology, TopologyCache, call};
 use forebay_proto::v1::{HeartbeatRequest, RegisterRequest, Tier, Worker};
 use forebay_service::{Shutdown, data_dir::DataDir};
@@ -25,15 +25,21 @@ const STALE_TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tells `master` of changed content.
-pub fn tell_stale(master: Master, file: Arc<FileRef>) -> BoxFuture<'static, ()> {
+pub(crate) fn tell_stale(master: Master, file: Arc<FileRef>) -> BoxFuture<'static, ()> {
     async move {
         let report = master.retrying("report stale", || {
             let (mut metadata, file) = (master.metadata(), (*file).clone());
-            async move { metadata.report_stale(forebay_proto::v1::FileRef::from(file)).await }
+            async move {
+                metadata
+                    .report_stale(forebay_proto::v1::FileRef::from(file))
+                    .await
+            }
         });
         match timeout(STALE_TIMEOUT, report).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(file = %file.id, %error, "cannot report changed content"),
+            Ok(Err(error)) => {
+                tracing::warn!(file = %file.id, %error, "cannot report changed content");
+            }
             Err(_) => tracing::warn!(file = %file.id, "cannot report changed content: no answer"),
         }
     }
@@ -41,7 +47,7 @@ pub fn tell_stale(master: Master, file: Arc<FileRef>) -> BoxFuture<'static, ()> 
 }
 
 /// The tie.
-pub struct Report {
+pub(crate) struct Report {
     master: Master,
     topology: TopologyCache,
     id: WorkerId,
@@ -52,7 +58,7 @@ pub struct Report {
 
 impl Report {
     /// Of the worker `id`, which serves at `address`.
-    pub fn new(
+    pub(crate) fn new(
         master: Master,
         id: WorkerId,
         address: Address,
@@ -60,12 +66,19 @@ impl Report {
         engine: Arc<Engine>,
     ) -> Report {
         let topology = TopologyCache::new(master.clone());
-        Report { master, topology, id, address, data_dir, engine }
+        Report {
+            master,
+            topology,
+            id,
+            address,
+            data_dir,
+            engine,
+        }
     }
 
     /// Registers and takes over the topology, waiting for the master as long as need be; then keeps
     /// both up to date in the background.
-    pub async fn start(self, shutdown: &Shutdown) -> anyhow::Result<()> {
+    pub(crate) async fn start(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let mut told = false;
         let heartbeat = loop {
             match self.register().await {
@@ -82,7 +95,7 @@ impl Report {
                 () = sleep(PATIENCE) => {}
             }
         };
-        self.take_over(&*self.topology.get().await?).await;
+        self.take_over(&self.topology.get().await?).await;
         let report = Arc::new(self);
         shutdown.spawn(report.clone().report_on(heartbeat));
         shutdown.spawn(async move {
@@ -102,16 +115,25 @@ impl Report {
     /// Makes us known; returns the interval of heartbeats.
     async fn register(&self) -> anyhow::Result<Duration> {
         let capacity = self.engine.store.tiers().iter().map(|t| t.quota).sum();
-        let worker = Worker { id: self.id.0, address: self.address.to_string(), capacity };
+        let worker = Worker {
+            id: self.id.0,
+            address: self.address.to_string(),
+            capacity,
+        };
         let cluster = self.data_dir.cluster().unwrap_or_default();
-        let request = RegisterRequest { worker: Some(worker), cluster };
+        let request = RegisterRequest {
+            worker: Some(worker),
+            cluster,
+        };
         let answer = self.master.registry().register(request).await;
         let answer =
             answer.map_err(|status| call::error_of(self.master.address(), "register", &status))?;
         let answer = answer.into_inner();
         self.data_dir.bind(&answer.cluster)?;
         tracing::info!(worker = %format_args!("{:016x}", self.id.0), cluster = answer.cluster, "registered");
-        let interval = answer.heartbeat_ms.clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
+        let interval = answer
+            .heartbeat_ms
+            .clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
         Ok(Duration::from_millis(interval))
     }
 
@@ -121,7 +143,9 @@ impl Report {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => match self.register().await {
                     Ok(given) => interval = given,
-                    Err(error) => tracing::warn!(error = %format!("{error:#}"), "cannot register again"),
+                    Err(error) => {
+                        tracing::warn!(error = %format!("{error:#}"), "cannot register again");
+                    }
                 },
                 Ok(Err(error)) => tracing::debug!(%error, "heartbeat failed"),
                 Err(_) => tracing::debug!("heartbeat failed: no answer"),
@@ -147,7 +171,11 @@ impl Report {
             counters: Some(self.engine.metrics.report(store)),
         };
         let mut registry = self.master.registry();
-        let answer = call::once(self.master.address(), "heartbeat", registry.heartbeat(request));
+        let answer = call::once(
+            self.master.address(),
+            "heartbeat",
+            registry.heartbeat(request),
+        );
         Ok(answer.await?.into_inner().known)
     }
 
@@ -164,11 +192,17 @@ impl Report {
         let mounts = mounted(&view.mounts, &topology.mounts);
         let first = view.topology.cluster.is_empty();
         let removed = view.mounts.keys().any(|id| !mounts.contains_key(id));
-        self.engine.sources.set_view(View { topology: topology.clone(), mounts });
+        self.engine.sources.set_view(View {
+            topology: topology.clone(),
+            mounts,
+        });
         if first || removed {
             let kept: Vec<MountId> = topology.mounts.iter().map(|(id, _)| *id).collect();
             let store = self.engine.store.clone();
-            self.engine.disk.blocking(move || store.retain_mounts(&kept)).await;
+            self.engine
+                .disk
+                .blocking(move || store.retain_mounts(&kept))
+                .await;
         }
     }
 }
@@ -180,21 +214,37 @@ fn mounted(
 ) -> HashMap<MountId, Mounted> {
     let open = |(id, spec): &(MountId, MountSpec)| {
         let same = |m: &&Mounted| m.spec.uri == spec.uri && m.spec.options == spec.options;
-        let kept = old.get(id).filter(same).filter(|m| m.store.is_ok()).map(|m| m.store.clone());
+        let kept = old
+            .get(id)
+            .filter(same)
+            .filter(|m| m.store.is_ok())
+            .map(|m| m.store.clone());
         let store = kept.unwrap_or_else(|| {
             forebay_ufs::open(&spec.uri, &spec.options).map_err(|error| {
-                let text = format!("mount {}: {}", spec.path, forebay_types::error::chain(&error));
+                let text = format!(
+                    "mount {}: {}",
+                    spec.path,
+                    forebay_types::error::chain(&error)
+                );
                 tracing::error!("{text}");
                 Error::new(error.code, text)
             })
         });
-        (*id, Mounted { spec: spec.clone(), store })
+        (
+            *id,
+            Mounted {
+                spec: spec.clone(),
+                store,
+            },
+        )
     };
     table.iter().map(open).collect()
 }
 
 fn is_transient(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Error>().is_some_and(|e| e.code.is_transient())
+    error
+        .downcast_ref::<Error>()
+        .is_some_and(|e| e.code.is_transient())
 }
 
 #[cfg(test)]
@@ -216,7 +266,10 @@ mod tests {
         assert!(Arc::ptr_eq(&store(&first), &store(&again)));
         let changed = mounted(&again, &[(MountId(1), spec("b"))]);
         assert!(!Arc::ptr_eq(&store(&again), &store(&changed)));
-        let bad = MountSpec { uri: "nonsense".to_owned(), ..spec("a") };
+        let bad = MountSpec {
+            uri: "nonsense".to_owned(),
+            ..spec("a")
+        };
         let broken = mounted(&changed, &[(MountId(1), bad)]);
         assert!(broken[&MountId(1)].store.is_err());
     }

@@ -56,7 +56,9 @@ impl Service {
         pinned: bool,
     ) -> Result<Response<FilesResponse>, Status> {
         self.for_each(&files_of(request), move |engine, id| {
-            let Some(file) = engine.store.get(id) else { return Ok(None) };
+            let Some(file) = engine.store.get(id) else {
+                return Ok(None);
+            };
             engine.store.set_pinned(id, pinned)?;
             Ok(Some(file.cached_bytes()))
         })
@@ -78,7 +80,11 @@ impl WorkerData for Service {
         let request = request.into_inner();
         let file = file_of(request.file)?;
         let range = request.offset..request.offset.saturating_add(request.length);
-        let reach = if request.from_peer { Reach::Origin } else { Reach::Peers };
+        let reach = if request.from_peer {
+            Reach::Origin
+        } else {
+            Reach::Peers
+        };
         let run = Run::new(self.engine.clone(), file, range, reach).await;
         let pieces = run.pieces().map(|piece| match piece {
             Ok(data) => Ok(ReadResponse { data }),
@@ -112,7 +118,7 @@ impl WorkerData for Service {
             })
             .await;
         // Those that readers hold go when the last lease does.
-        self.engine.leases.recall(&files);
+        self.engine.recall(&files);
         freed
     }
 
@@ -128,14 +134,18 @@ impl WorkerData for Service {
     }
 
     async fn stat(&self, request: Request<FilesRequest>) -> Result<Response<StatResponse>, Status> {
-        let known = files_of(request).into_iter().filter_map(|id| self.engine.store.get(id));
+        let known = files_of(request)
+            .into_iter()
+            .filter_map(|id| self.engine.store.get(id));
         let files = known.map(|file| stat_response::File {
             file: Some(file.id().into()),
             medium: file.medium().to_string(),
             cached_bytes: file.cached_bytes(),
             pinned: file.is_pinned(),
         });
-        Ok(Response::new(StatResponse { files: files.collect() }))
+        Ok(Response::new(StatResponse {
+            files: files.collect(),
+        }))
     }
 }
 
@@ -162,9 +172,15 @@ async fn load(
 }
 
 fn file_of(file: Option<forebay_proto::v1::FileRef>) -> Result<FileRef, Status> {
-    file.ok_or_else(|| status(Code::InvalidArgument, "request lacks the file"))?.try_into()
+    file.ok_or_else(|| status(Code::InvalidArgument, "request lacks the file"))?
+        .try_into()
 }
 
 fn files_of(request: Request<FilesRequest>) -> Vec<FileId> {
-    request.into_inner().files.into_iter().map(FileId::from).collect()
+    request
+        .into_inner()
+        .files
+        .into_iter()
+        .map(FileId::from)
+        .collect()
 }

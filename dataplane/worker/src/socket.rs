@@ -31,8 +31,8 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves the socket at `path` until shutdown.
 pub fn serve(path: &Path, engine: Arc<Engine>, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let listener = bind(path)
-        .with_context(|| format!("cannot listen on the socket {}", path.display()))?;
+    let listener =
+        bind(path).with_context(|| format!("cannot listen on the socket {}", path.display()))?;
     let guard = Unlink(path.to_owned());
     let connections = shutdown.clone();
     shutdown.spawn(async move {
@@ -40,7 +40,10 @@ pub fn serve(path: &Path, engine: Arc<Engine>, shutdown: &Shutdown) -> anyhow::R
         loop {
             match listener.accept().await {
                 Ok(socket) => {
-                    let connection = Connection { socket, local: Local::new(engine.clone()) };
+                    let connection = Connection {
+                        socket,
+                        local: Local::new(engine.clone()),
+                    };
                     connections.spawn(connection.run());
                 }
                 Err(error) => {
@@ -121,7 +124,9 @@ impl Connection {
 
     async fn send(&self, (response, file): Answer) -> io::Result<()> {
         let descriptor = file.as_ref().map(|f| f.as_fd());
-        self.socket.send(&response.encode_to_vec(), descriptor).await
+        self.socket
+            .send(&response.encode_to_vec(), descriptor)
+            .await
     }
 
     /// Does what a request says; a release has no answer.
@@ -135,21 +140,34 @@ impl Connection {
             Some(Call::Open(open)) => self.open(open.file).await,
             Some(Call::Ensure(ensure)) => {
                 let range = ensure.offset..ensure.offset.saturating_add(ensure.length);
-                self.local.ensure(LeaseId(ensure.lease), range).await.and_then(|ensured| {
-                    match ensured {
-                        Ensured::Present => Ok((LocalResponse::default(), None)),
-                        // The protocol has no other word for it.
-                        Ensured::NotCached => {
-                            Err(Error::new(Code::NoSpace, "the cache cannot take the bytes"))
+                self.local
+                    .ensure(LeaseId(ensure.lease), range)
+                    .await
+                    .and_then(|ensured| {
+                        match ensured {
+                            Ensured::Present => Ok((LocalResponse::default(), None)),
+                            // The protocol has no other word for it.
+                            Ensured::NotCached => {
+                                Err(Error::new(Code::NoSpace, "the cache cannot take the bytes"))
+                            }
                         }
-                    }
-                })
+                    })
             }
-            None => Err(Error::new(Code::Unsupported, "unknown call on the local socket")),
+            None => Err(Error::new(
+                Code::Unsupported,
+                "unknown call on the local socket",
+            )),
         };
         let (mut response, file) = outcome.unwrap_or_else(|error| {
             let code = u32::from(error.code as u8);
-            (LocalResponse { code, reason: error.message, ..LocalResponse::default() }, None)
+            (
+                LocalResponse {
+                    code,
+                    reason: error.message,
+                    ..LocalResponse::default()
+                },
+                None,
+            )
         });
         response.id = id;
         Some((response, file))
@@ -160,7 +178,14 @@ impl Connection {
         let file = FileRef::try_from(file)
             .map_err(|status| Error::new(Code::InvalidArgument, status.message()))?;
         let LocalFile { lease, file, whole } = self.local.open(&file).await?;
-        Ok((LocalResponse { lease: lease.0, whole, ..LocalResponse::default() }, Some(file)))
+        Ok((
+            LocalResponse {
+                lease: lease.0,
+                whole,
+                ..LocalResponse::default()
+            },
+            Some(file),
+        ))
     }
 }
 

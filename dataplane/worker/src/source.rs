@@ -84,14 +84,19 @@ pub struct Sources {
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("own", &self.own).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
     }
 }
 
 impl Sources {
     /// Sources of the worker `own`, which know of nobody yet. `memory` bounds the bytes that requests hold.
     pub fn new(own: WorkerId, memory: u64, metrics: Metrics) -> Sources {
-        let limits = Limits { requests: MOST_REQUESTS, bytes: memory / 2 };
+        let limits = Limits {
+            requests: MOST_REQUESTS,
+            bytes: memory / 2,
+        };
         Sources {
             own,
             view: watch::Sender::default(),
@@ -128,7 +133,16 @@ impl Sources {
         urgency: Arc<Urgency>,
     ) -> Fetch {
         let steps = self.steps(&file, range.start, reach);
-        Fetch { sources: self.clone(), file, range, urgency, steps, permit: None, current: None, failed: None }
+        Fetch {
+            sources: self.clone(),
+            file,
+            range,
+            urgency,
+            steps,
+            permit: None,
+            current: None,
+            failed: None,
+        }
     }
 
     /// Some request waits for somebody now.
@@ -146,7 +160,10 @@ impl Sources {
             let now = Instant::now();
             let mut avoid = self.avoid.lock();
             avoid.retain(|_, until| *until > now);
-            let homes = homes.into_iter().take(MOST_HOMES).take_while(|w| w.id != self.own);
+            let homes = homes
+                .into_iter()
+                .take(MOST_HOMES)
+                .take_while(|w| w.id != self.own);
             steps.extend(
                 homes
                     .filter(|w| !avoid.contains_key(&w.id))
@@ -160,7 +177,9 @@ impl Sources {
     fn avoid(&self, worker: WorkerId, error: &Error) {
         tracing::debug!(%worker, %error, "worker failed; going to the next source");
         self.metrics.peer_failures.inc();
-        self.avoid.lock().insert(worker, Instant::now() + PEER_PENALTY);
+        self.avoid
+            .lock()
+            .insert(worker, Instant::now() + PEER_PENALTY);
         self.outdated.notify_one();
     }
 
@@ -170,12 +189,18 @@ impl Sources {
         }
         self.outdated.notify_one();
         let mut views = self.view.subscribe();
-        let known = timeout(MOUNT_WAIT, views.wait_for(|v| v.mounts.contains_key(&mount))).await;
+        let known = timeout(
+            MOUNT_WAIT,
+            views.wait_for(|v| v.mounts.contains_key(&mount)),
+        )
+        .await;
         match known {
             Ok(Ok(view)) => view.mounts[&mount].store.clone(),
             _ => Err(Error::new(
                 Code::NotFound,
-                format!("mount {mount} is not in the mount table: it was unmounted, or the master is away"),
+                format!(
+                    "mount {mount} is not in the mount table: it was unmounted, or the master is away"
+                ),
             )),
         }
     }
@@ -260,7 +285,9 @@ impl Fetch {
             return Err(self.failed.take().unwrap_or_else(none));
         }
         self.admit().await;
-        let Some(step) = self.steps.pop_front() else { return Ok(()) };
+        let Some(step) = self.steps.pop_front() else {
+            return Ok(());
+        };
         let opened = match &step {
             Step::Peer(_, address) => self.ask_peer(address).await,
             Step::Origin => self.ask_origin().await,
@@ -280,7 +307,11 @@ impl Fetch {
         {
             self.sources.avoid(*worker, &error);
             self.failed = Some(error);
-            if self.steps.front().is_some_and(|next| matches!(next, Step::Origin)) {
+            if self
+                .steps
+                .front()
+                .is_some_and(|next| matches!(next, Step::Origin))
+            {
                 self.permit = None;
             }
             return Ok(());
@@ -289,7 +320,7 @@ impl Fetch {
         Err(error)
     }
 
-    async fn ask_peer(&self, address: &Address) -> Result<Pieces> {
+    async fn ask_peer(&mut self, address: &Address) -> Result<Pieces> {
         let request = v1::ReadRequest {
             file: Some(v1::FileRef::from((*self.file).clone())),
             offset: self.range.start,
@@ -303,19 +334,28 @@ impl Fetch {
             Error::new(code_of(&status), text)
         };
         let answer = in_time(worker.read(request)).await?.map_err(&wrong)?;
-        Ok(answer.into_inner().map(move |r| r.map(|r| r.data).map_err(&wrong)).boxed())
+        Ok(answer
+            .into_inner()
+            .map(move |r| r.map(|r| r.data).map_err(&wrong))
+            .boxed())
     }
 
-    async fn ask_origin(&self) -> Result<Pieces> {
+    async fn ask_origin(&mut self) -> Result<Pieces> {
         let store = self.sources.store_of(self.file.mount).await?;
         self.sources.metrics.ufs_requests.inc();
-        let body = store.read(&self.file.key, self.range.clone(), &self.file.fingerprint).await;
-        Ok(body.map_err(from_ufs)?.bytes.map(|piece| piece.map_err(from_ufs)).boxed())
+        let body = store
+            .read(&self.file.key, self.range.clone(), &self.file.fingerprint)
+            .await;
+        Ok(body
+            .map_err(|error| from_ufs(&error))?
+            .bytes
+            .map(|piece| piece.map_err(|error| from_ufs(&error)))
+            .boxed())
     }
 }
 
-fn from_ufs(error: forebay_ufs::Error) -> Error {
-    Error::new(error.code, forebay_types::error::chain(&error))
+fn from_ufs(error: &forebay_ufs::Error) -> Error {
+    Error::new(error.code, forebay_types::error::chain(error))
 }
 
 async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T> {

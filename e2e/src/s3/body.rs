@@ -67,6 +67,8 @@ impl State {
         }
         let at = self.left.start;
         if self.cut.is_some_and(|cut| at >= cut) {
+            // Once pending, so that what was handed over before leaves before the connection breaks.
+            tokio::task::yield_now().await;
             return Err(io::Error::other("cut by a fault"));
         }
         if let Some((hold, gate)) = &mut self.hold

@@ -20,6 +20,10 @@ use std::{
 /// The first argument that makes an executable a server.
 const SERVE: &str = "serve-s3";
 
+/// What children want requests to be signed with; they listen on loopback only.
+const ACCESS_KEY: &str = "forebay";
+const SECRET_KEY: &str = "throw-away";
+
 /// Where the child keeps objects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Storage {
@@ -63,8 +67,8 @@ impl S3Child {
     /// Starts this executable again as a server. Its `main` must call [`serve_if_asked`] first.
     pub fn start(storage: &Storage) -> anyhow::Result<S3Child> {
         let credentials = Credentials {
-            access_key: "forebay".to_owned(),
-            secret_key: "throw-away".to_owned(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.to_owned(),
         };
         let executable = env::current_exe().context("cannot find this executable")?;
         let mut child = Command::new(executable)
@@ -74,7 +78,7 @@ impl S3Child {
             .env("AWS_SECRET_ACCESS_KEY", &credentials.secret_key)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C is for the parent, who ends the child when it is no longer needed.
+            // Ctrl-C is for the parent; the child ends with its input.
             .process_group(0)
             .spawn()
             .context("cannot start the S3 server")?;
@@ -94,8 +98,23 @@ impl S3Child {
         Ok(server)
     }
 
-    /// Makes `count` objects of `size` bytes of noise in memory and returns their keys' common
-    /// beginning, which is `key`. With `fan`, so many to a directory below it.
+    /// Puts the children's credentials into this process's own environment, by starting it again
+    /// in place: clients in this process then sign with them. To be called first in `main`.
+    pub fn borrow_credentials() -> anyhow::Result<()> {
+        if env::var("AWS_ACCESS_KEY_ID").as_deref() == Ok(ACCESS_KEY) {
+            return Ok(());
+        }
+        let error = Command::new(env::current_exe()?)
+            .args(env::args_os().skip(1))
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env_remove("AWS_SESSION_TOKEN")
+            .exec();
+        Err(error).context("cannot start this executable again")
+    }
+
+    /// Makes `count` objects of `size` bytes of noise in memory, in the order of their keys
+    /// `KEY00000000`, `KEY00000001` …; with `fan`, so many to a directory `KEY00000/` of their own.
     pub fn fill(
         &mut self,
         bucket: &str,

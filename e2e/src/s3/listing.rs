@@ -55,7 +55,7 @@ impl After {
         let mut token = String::with_capacity(1 + 2 * text.len());
         token.push(kind);
         for byte in text.bytes() {
-            token.push_str(&format!("{byte:02x}"));
+            token.extend([format!("{byte:02x}")]);
         }
         token
     }
@@ -111,15 +111,12 @@ pub(super) fn page<S: Sorted>(
                     listing.next = last;
                     return listing;
                 }
-                match common {
-                    Some(common) => {
-                        listing.prefixes.push(common.to_owned());
-                        last = Some(After::Prefix(common.to_owned()));
-                    }
-                    None => {
-                        listing.objects.push((key.to_owned(), meta(key, value)));
-                        last = Some(After::Key(key.to_owned()));
-                    }
+                if let Some(common) = common {
+                    listing.prefixes.push(common.to_owned());
+                    last = Some(After::Prefix(common.to_owned()));
+                } else {
+                    listing.objects.push((key.to_owned(), meta(key, value)));
+                    last = Some(After::Key(key.to_owned()));
                 }
             }
             if let Some(common) = common {
@@ -171,11 +168,11 @@ mod tests {
     use proptest::prelude::*;
     use std::{collections::BTreeMap, time::SystemTime};
 
-    struct Map(BTreeMap<String, ()>);
+    struct Map(BTreeMap<String, u64>);
 
     impl Sorted for Map {
-        type Value = ();
-        fn from(&self, bound: Bound<&str>) -> Box<dyn Iterator<Item = (&str, &())> + '_> {
+        type Value = u64;
+        fn from(&self, bound: Bound<&str>) -> Box<dyn Iterator<Item = (&str, &u64)> + '_> {
             Box::new(
                 self.0
                     .range::<str, _>((bound, Bound::Unbounded))
@@ -184,9 +181,9 @@ mod tests {
         }
     }
 
-    fn meta() -> Meta {
+    fn meta(size: u64) -> Meta {
         Meta {
-            size: 0,
+            size,
             mtime: SystemTime::UNIX_EPOCH,
             etag: String::new(),
         }
@@ -201,7 +198,7 @@ mod tests {
         };
         let mut out = Vec::new();
         loop {
-            let listing = page(map, &query, |_, ()| meta());
+            let listing = page(map, &query, |_, size| meta(*size));
             let mut names: Vec<String> = listing.objects.into_iter().map(|(k, _)| k).collect();
             names.extend(listing.prefixes);
             names.sort();
@@ -219,7 +216,7 @@ mod tests {
     #[test]
     fn rolls_up_as_s3_does() {
         let keys = ["a", "a.txt", "a/b", "a/c/d", "a//e", "b/", "/x", "ü/y"];
-        let map = Map(keys.iter().map(|k| ((*k).to_owned(), ())).collect());
+        let map = Map(keys.iter().map(|k| ((*k).to_owned(), 0)).collect());
         assert_eq!(
             all(&map, "", Some("/"), 1_000),
             ["/", "a", "a.txt", "a/", "b/", "ü/"]
@@ -236,7 +233,7 @@ mod tests {
             prefix in "[ab/]{0,2}",
             limit in 1_usize..9,
         ) {
-            let map = Map(keys.iter().map(|k| (k.clone(), ())).collect());
+            let map = Map(keys.iter().map(|k| (k.clone(), 0)).collect());
             for delimiter in [None, Some("/"), Some("ab")] {
                 let mut naive: Vec<String> = keys
                     .iter()

@@ -5,7 +5,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
 };
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{
+    S3ErrorCode, S3Result,
+    auth::{S3Auth, SecretKey, SimpleAuth},
+    service::S3ServiceBuilder,
+};
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
@@ -28,6 +32,17 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("access_key", &self.access_key)
             .finish_non_exhaustive()
+    }
+}
+
+/// The one pair of keys; an unknown one is refused in the words of S3.
+struct Auth(SimpleAuth);
+
+#[async_trait::async_trait]
+impl S3Auth for Auth {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let known = self.0.lookup(access_key).cloned();
+        known.ok_or_else(|| S3ErrorCode::InvalidAccessKeyId.into())
     }
 }
 
@@ -71,7 +86,7 @@ impl S3Server {
             secret_key,
         }) = credentials
         {
-            service.set_auth(SimpleAuth::from_single(access_key, secret_key));
+            service.set_auth(Auth(SimpleAuth::from_single(access_key, secret_key)));
         }
         let service = service.build();
         let runtime = tokio::runtime::Builder::new_multi_thread()

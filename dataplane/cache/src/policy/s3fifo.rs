@@ -69,7 +69,7 @@ impl S3Fifo {
     }
 
     /// Moves a node to the front of the main queue.
-    fn to_main(&mut self, at: u32, hits: u8) {
+    fn promote(&mut self, at: u32, hits: u8) {
         let from = self.arena.at(at).queue;
         let (list, arena) = self.queue(from);
         list.remove(arena, at);
@@ -79,14 +79,14 @@ impl S3Fifo {
         self.main.push_front(&mut self.arena, at);
     }
 
-    /// The node whose turn it is.
-    fn turn(&self) -> Option<u32> {
+    /// The node whose turn it is; `other`: of the queue whose turn it is not.
+    fn turn(&self, other: bool) -> Option<u32> {
         let held = self.small.bytes + self.main.bytes;
         let small_gives = self.small.bytes.saturating_mul(SMALL_SHARE) >= held;
-        if small_gives {
-            self.small.back().or(self.main.back())
-        } else {
+        if small_gives == other {
             self.main.back().or(self.small.back())
+        } else {
+            self.small.back().or(self.main.back())
         }
     }
 }
@@ -126,23 +126,26 @@ impl Policy for S3Fifo {
     fn victims(&mut self, need: u64, may_go: &mut dyn FnMut(FileId) -> bool) -> Victims {
         let mut victims = Victims::default();
         let mut got = 0;
-        // A file may come round once for each of its hits, once as it leaves the small queue, and
-        // once to go.
-        let rounds = self.nodes.len() * (usize::from(MAX_HITS) + 2);
+        // A file may come round once for each of its hits, once as it leaves the small queue, once
+        // to go, and once out of turn.
+        let rounds = self.nodes.len() * (usize::from(MAX_HITS) + 3);
         let visits = rounds.min(VISITS);
+        // After a file in use the other queue is asked: a queue full of such files must not stand
+        // before one that has victims.
+        let mut refused = false;
         for _ in 0..visits {
             if got >= need {
                 break;
             }
-            let Some(at) = self.turn() else {
+            let Some(at) = self.turn(std::mem::take(&mut refused)) else {
                 break;
             };
             let node = self.arena.at(at);
             let (id, weight, hits, queue) = (node.id, node.weight, node.hits, node.queue);
             if queue == SMALL && hits > 1 {
-                self.to_main(at, 0);
+                self.promote(at, 0);
             } else if queue == MAIN && hits > 0 {
-                self.to_main(at, hits - 1);
+                self.promote(at, hits - 1);
             } else if may_go(id) {
                 self.remove(id);
                 if queue == SMALL {
@@ -151,7 +154,8 @@ impl Policy for S3Fifo {
                 got += weight;
                 victims.files.push(id);
             } else {
-                self.to_main(at, 1);
+                refused = true;
+                self.promote(at, 1);
             }
         }
         victims.more = rounds > visits && !self.nodes.is_empty();

@@ -23,7 +23,10 @@ pub(crate) struct Item {
 
 impl Item {
     pub(crate) fn new(file: FileRef) -> Item {
-        Item { file, tried: Vec::new() }
+        Item {
+            file,
+            tried: Vec::new(),
+        }
     }
 }
 
@@ -47,7 +50,12 @@ impl Dispatch {
     /// A lane for every worker of the topology, in its order.
     pub(crate) fn new(topology: Topology) -> Dispatch {
         let lanes = topology.workers.iter().map(|_| Lane::default()).collect();
-        Dispatch { topology, lanes, held: 0, turn: 0 }
+        Dispatch {
+            topology,
+            lanes,
+            held: 0,
+            turn: 0,
+        }
     }
 
     /// The worker of a lane.
@@ -117,7 +125,10 @@ impl Dispatch {
         let mut items: Vec<Item> = lane.waiting.drain(..).collect();
         items.extend(lane.sent.drain().map(|(_, item)| item));
         self.held -= items.len();
-        items.into_iter().filter_map(|item| self.add(item).err()).collect()
+        items
+            .into_iter()
+            .filter_map(|item| self.add(item).err())
+            .collect()
     }
 }
 
@@ -137,9 +148,17 @@ mod tests {
     }
 
     fn item(ino: u64) -> Item {
-        let id = FileId { ino: Ino(ino), version: ContentVersion(1) };
+        let id = FileId {
+            ino: Ino(ino),
+            version: ContentVersion(1),
+        };
         let fingerprint = Fingerprint::default();
-        Item::new(FileRef { id, mount: MountId(1), key: "k".into(), fingerprint })
+        Item::new(FileRef {
+            id,
+            mount: MountId(1),
+            key: "k".into(),
+            fingerprint,
+        })
     }
 
     fn fill(dispatch: &mut Dispatch, files: u64) {
@@ -154,7 +173,10 @@ mod tests {
         fill(&mut dispatch, 3000);
         let mut sent = [0usize; 3];
         while let Some((lane, file)) = dispatch.next() {
-            assert_eq!(topology(3).homes(file.id, 0)[0].id, dispatch.worker(lane).id);
+            assert_eq!(
+                topology(3).homes(file.id, 0)[0].id,
+                dispatch.worker(lane).id
+            );
             sent[lane] += 1;
         }
         assert_eq!(sent, [WINDOW; 3]);
@@ -174,7 +196,9 @@ mod tests {
         let mut done = BTreeSet::new();
         loop {
             while dispatch.next().is_some() {}
-            let Some(ino) = dispatch.lanes[1].sent.keys().next().copied() else { break };
+            let Some(ino) = dispatch.lanes[1].sent.keys().next().copied() else {
+                break;
+            };
             assert!(dispatch.answered(1, ino).is_some());
             done.insert(ino);
         }

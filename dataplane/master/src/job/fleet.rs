@@ -36,7 +36,10 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new(workers: Arc<Workers>) -> Fleet {
-        Fleet { workers, pool: Arc::new(WorkerPool::new()) }
+        Fleet {
+            workers,
+            pool: Arc::new(WorkerPool::new()),
+        }
     }
 
     /// What is known of the workers.
@@ -66,9 +69,12 @@ impl Fleet {
     {
         let workers = self.workers.live(Instant::now());
         try_join_all(workers.into_iter().map(async |worker| {
-            let request =
-                v1::FilesRequest { files: files.iter().copied().map(Into::into).collect() };
-            let answer = self.ask(what, &worker, ask(self.client(&worker), request)).await?;
+            let request = v1::FilesRequest {
+                files: files.iter().copied().map(Into::into).collect(),
+            };
+            let answer = self
+                .ask(what, &worker, ask(self.client(&worker), request))
+                .await?;
             Ok((worker, answer))
         }))
         .await

@@ -35,13 +35,21 @@ pub(crate) async fn location(
             });
         }
     }
-    Ok(v1::LocationResponse { file: Some(file.into()), replicas })
+    Ok(v1::LocationResponse {
+        file: Some(file.into()),
+        replicas,
+    })
 }
 
 /// The first home of every extent.
 fn homes(fleet: &Fleet, file: &FileRef) -> BTreeSet<WorkerId> {
     let topology = fleet.topology();
     (0..file.size().div_ceil(EXTENT_SIZE).max(1))
-        .filter_map(|extent| topology.homes(file.id, extent * EXTENT_SIZE).first().map(|w| w.id))
+        .filter_map(|extent| {
+            topology
+                .homes(file.id, extent * EXTENT_SIZE)
+                .first()
+                .map(|w| w.id)
+        })
         .collect()
 }

@@ -6,7 +6,7 @@ use super::{
     free::in_batches,
 };
 use crate::{
-    error::Result,
+    error::{Result, blocking},
     namespace::{Namespace, Resolved},
     proposer::Proposer,
 };
@@ -24,12 +24,11 @@ pub(crate) async fn set(
     let ino = start.attr.ino;
     // Recorded first: what is loaded from now on is pinned by the load.
     proposer.propose(Change::SetPin { ino, pinned }).await?;
-    let directory = start.attr.kind == forebay_types::FileKind::Directory;
     let inodes = in_batches(namespace, start, async |mut files| {
         if !pinned {
             // Another pin may hold them still.
             let meta = namespace.meta().clone();
-            let kept = crate::error::blocking(move || {
+            let kept = blocking(move || {
                 let mut kept = Vec::with_capacity(files.len());
                 for file in files {
                     if !meta.is_pinned(file.ino)? {
@@ -40,14 +39,19 @@ pub(crate) async fn set(
             });
             files = kept.await??;
         }
-        let call = async |mut client: Client, request| match pinned {
-            true => client.pin(request).await,
-            false => client.unpin(request).await,
+        let call = async |mut client: Client, request| {
+            if pinned {
+                client.pin(request).await
+            } else {
+                client.unpin(request).await
+            }
         };
-        fleet.ask_all(if pinned { "pin" } else { "unpin" }, &files, call).await?;
+        fleet
+            .ask_all(if pinned { "pin" } else { "unpin" }, &files, call)
+            .await?;
         Ok(())
     })
     .await?;
-    tracing::info!(inode = ino.0, directory, pinned, inodes, "pin set");
+    tracing::info!(inode = ino.0, pinned, inodes, "pin set");
     Ok(v1::PinResponse { inodes })
 }

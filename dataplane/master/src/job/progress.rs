@@ -39,14 +39,20 @@ impl Progress {
         if self.told < TOLD_MAX {
             self.told += 1;
             let reason = format!("{code}: {reason}");
-            self.now.failures.push(v1::Failure { path: path().into(), reason });
+            self.now.failures.push(v1::Failure {
+                path: path().into(),
+                reason,
+            });
         }
     }
 
     /// The message to send now; the failures in it are gone from here.
     pub(crate) fn take(&mut self) -> v1::JobProgress {
         let failures = std::mem::take(&mut self.now.failures);
-        v1::JobProgress { failures, ..self.now.clone() }
+        v1::JobProgress {
+            failures,
+            ..self.now.clone()
+        }
     }
 
     /// The last message.
@@ -73,7 +79,10 @@ mod tests {
         let last = progress.finish();
         assert_eq!(last.failures, []);
         assert_eq!(last.files_failed, TOLD_MAX as u64 + 5);
-        assert_eq!((last.files_done, last.bytes_done, last.files_cached_before), (1, 7, 1));
+        assert_eq!(
+            (last.files_done, last.bytes_done, last.files_cached_before),
+            (1, 7, 1)
+        );
         assert!(last.finished);
     }
 }

@@ -30,9 +30,16 @@ pub(crate) async fn run(proposer: Arc<Proposer>) {
 async fn once(proposer: &Proposer) -> crate::error::Result<()> {
     let now = now_ns();
     let ago = |age: Duration| now.saturating_sub(age.as_nanos() as i64);
-    proposer.propose(Change::ExpireSessions { unused_since_ns: ago(SESSION_KEPT) }).await?;
+    proposer
+        .propose(Change::ExpireSessions {
+            unused_since_ns: ago(SESSION_KEPT),
+        })
+        .await?;
     loop {
-        let reap = Change::Reap { before_ns: ago(KEPT), limit: BATCH };
+        let reap = Change::Reap {
+            before_ns: ago(KEPT),
+            limit: BATCH,
+        };
         match proposer.propose(reap).await? {
             Reply::Reaped(rows) if rows > 0 => tracing::debug!(rows, "reaped inodes"),
             _ => return Ok(()),

@@ -7,7 +7,7 @@ use crate::{
     proposer::Changes,
 };
 use forebay_proto::v1;
-use forebay_types::FileKind;
+use forebay_types::{Code, FileKind, Ino};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
@@ -46,10 +46,15 @@ pub(crate) async fn refresh(
                         Some(_) => {}
                         None => open = false,
                     },
-                    Some(changes) = running.next() => {
-                        total += changes?;
-                        directories += 1;
-                    }
+                    Some(compared) = running.next() => match compared {
+                        Ok(changes) => {
+                            total += changes;
+                            directories += 1;
+                        }
+                        // Its parent's comparison took it out of the tree meanwhile.
+                        Err(error) if error.code == Code::NotFound => {}
+                        Err(error) => return Err(error),
+                    },
                 }
             }
             Ok(())
@@ -60,11 +65,20 @@ pub(crate) async fn refresh(
         };
         futures::future::try_join(walking, comparing).await?;
     }
-    let Changes { added, changed, removed } = total;
-    Ok(v1::SyncResponse { directories, added, changed, removed })
+    let Changes {
+        added,
+        changed,
+        removed,
+    } = total;
+    Ok(v1::SyncResponse {
+        directories,
+        added,
+        changed,
+        removed,
+    })
 }
 
-fn was_listed(namespace: &Namespace, dir: forebay_types::Ino) -> Result<bool> {
+fn was_listed(namespace: &Namespace, dir: Ino) -> Result<bool> {
     let state = namespace.meta().dir_state(dir)?;
     Ok(state.is_some_and(|s| s.mount.is_some() && s.synced_ns.is_some()))
 }

@@ -55,7 +55,12 @@ impl Filter {
         let bad = |e: globset::Error| Error::new(Code::InvalidArgument, format!("bad glob: {e}"));
         let mut set = GlobSetBuilder::new();
         for glob in globs {
-            set.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(bad)?);
+            set.add(
+                GlobBuilder::new(glob)
+                    .literal_separator(true)
+                    .build()
+                    .map_err(bad)?,
+            );
         }
         Ok(Some(Filter(Arc::new(set.build().map_err(bad)?))))
     }
@@ -64,6 +69,9 @@ impl Filter {
         self.0.is_match(OsStr::from_bytes(path))
     }
 }
+
+/// Directories with their paths relative to the start of the walk, ending in `/` unless empty.
+type Directories = Vec<(Ino, Vec<u8>)>;
 
 /// Sends what lies at and below `start` to `out`; ends early when nobody listens.
 pub(crate) async fn walk(
@@ -76,25 +84,43 @@ pub(crate) async fn walk(
     if start.attr.kind == FileKind::File {
         let name = start.name.as_ref().map_or(&[][..], |name| name.as_bytes());
         if filter.is_none_or(|f| f.wants(name)) {
-            let id = FileId { ino: start.attr.ino, version: start.attr.version };
+            let id = FileId {
+                ino: start.attr.ino,
+                version: start.attr.version,
+            };
             // Nobody may listen any more.
-            let _ = out.send(Found::Files(vec![File { id, size: start.attr.size }])).await;
+            let _ = out
+                .send(Found::Files(vec![File {
+                    id,
+                    size: start.attr.size,
+                }]))
+                .await;
         }
         return;
     }
     let visit = |dir: Ino, path: Vec<u8>| {
-        visit(namespace.clone(), dir, path, filter.clone(), unlisted, out.clone()).boxed()
+        visit(
+            namespace.clone(),
+            dir,
+            path,
+            filter.clone(),
+            unlisted,
+            out.clone(),
+        )
+        .boxed()
     };
     // Depth first: what waits are the siblings along the paths that are being walked.
     let mut waiting = vec![(start.attr.ino, Vec::new())];
-    let mut running: FuturesUnordered<BoxFuture<Vec<(Ino, Vec<u8>)>>> = FuturesUnordered::new();
+    let mut running: FuturesUnordered<BoxFuture<Directories>> = FuturesUnordered::new();
     loop {
         while running.len() < PARALLEL
             && let Some((dir, path)) = waiting.pop()
         {
             running.push(visit(dir, path));
         }
-        let Some(below) = running.next().await else { return };
+        let Some(below) = running.next().await else {
+            return;
+        };
         if out.is_closed() {
             return;
         }
@@ -110,7 +136,7 @@ async fn visit(
     filter: Option<Filter>,
     unlisted: Unlisted,
     out: mpsc::Sender<Found>,
-) -> Vec<(Ino, Vec<u8>)> {
+) -> Directories {
     let mut below = Vec::new();
     if let Err(error) = read(&namespace, dir, path, filter, unlisted, &out, &mut below).await {
         // Nobody may listen any more.
@@ -126,7 +152,7 @@ async fn read(
     filter: Option<Filter>,
     unlisted: Unlisted,
     out: &mpsc::Sender<Found>,
-    below: &mut Vec<(Ino, Vec<u8>)>,
+    below: &mut Directories,
 ) -> Result<()> {
     if unlisted == Unlisted::Load {
         namespace.sync().load(dir).await?;
@@ -143,7 +169,11 @@ async fn read(
         let (files, directories, last) = blocking(move || {
             let entries = meta.read_dir(dir, after.as_ref(), DIR_BATCH)?;
             let full = entries.len() == DIR_BATCH;
-            let last = if full { entries.last().map(|(name, _)| name.clone()) } else { None };
+            let last = if full {
+                entries.last().map(|(name, _)| name.clone())
+            } else {
+                None
+            };
             let mut files = Vec::with_capacity(entries.len());
             let mut directories = Vec::new();
             for (name, attr) in entries {
@@ -155,8 +185,14 @@ async fn read(
                         directories.push((attr.ino, path));
                     }
                     FileKind::File if filter.as_ref().is_none_or(|f| f.wants(&full())) => {
-                        let id = FileId { ino: attr.ino, version: attr.version };
-                        files.push(File { id, size: attr.size });
+                        let id = FileId {
+                            ino: attr.ino,
+                            version: attr.version,
+                        };
+                        files.push(File {
+                            id,
+                            size: attr.size,
+                        });
                     }
                     FileKind::File => {}
                 }

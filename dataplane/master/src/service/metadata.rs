@@ -37,12 +37,19 @@ impl Metadata for MetadataService {
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         self.metrics.call("OpenSession");
         let client = request.into_inner().client;
-        match self.proposer.propose(Change::OpenSession { client }).await? {
+        match self
+            .proposer
+            .propose(Change::OpenSession { client })
+            .await?
+        {
             Reply::Session(session) => Ok(Response::new(v1::OpenSessionResponse {
                 cluster: self.cluster.clone(),
                 session: session.0,
             })),
-            _ => Err(status(Code::Internal, "the journal answered without a session")),
+            _ => Err(status(
+                Code::Internal,
+                "the journal answered without a session",
+            )),
         }
     }
 
@@ -51,6 +58,7 @@ impl Metadata for MetadataService {
         request: Request<v1::LookupRequest>,
     ) -> Result<Response<v1::LookupResponse>, Status> {
         self.metrics.call("Lookup");
+        self.namespace.barrier().await?;
         let request = request.into_inner();
         let name = Name::new(request.name).map_err(bad_name)?;
         let (attr, lease) = self.namespace.lookup(Ino(request.parent), &name).await?;
@@ -65,6 +73,7 @@ impl Metadata for MetadataService {
         request: Request<v1::GetAttrRequest>,
     ) -> Result<Response<v1::GetAttrResponse>, Status> {
         self.metrics.call("GetAttr");
+        self.namespace.barrier().await?;
         let (attr, lease) = self.namespace.attr(Ino(request.into_inner().ino)).await?;
         Ok(Response::new(v1::GetAttrResponse {
             attr: Some(attr.into()),
@@ -79,18 +88,21 @@ impl Metadata for MetadataService {
         request: Request<v1::ReadDirRequest>,
     ) -> Result<Response<Self::ReadDirStream>, Status> {
         self.metrics.call("ReadDir");
+        self.namespace.barrier().await?;
         let request = request.into_inner();
-        let after = match request.after.is_empty() {
-            true => None,
-            false => Some(Name::new(request.after).map_err(bad_name)?),
-        };
+        let after = Some(request.after).filter(|after| !after.is_empty());
+        let after = after.map(Name::new).transpose().map_err(bad_name)?;
         let dir = Ino(request.ino);
         let (attr, parent, lease) = self.namespace.open_dir(dir).await?;
         let reading = Reading {
             namespace: self.namespace.clone(),
             dir,
             after,
-            left: if request.limit == 0 { u64::MAX } else { request.limit },
+            left: if request.limit == 0 {
+                u64::MAX
+            } else {
+                request.limit
+            },
             lease,
             first: Some((attr, parent)),
         };
@@ -107,6 +119,7 @@ impl Metadata for MetadataService {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         self.metrics.call("Resolve");
+        self.namespace.barrier().await?;
         let found = self.namespace.resolve(&request.into_inner().path).await?;
         Ok(Response::new(v1::ResolveResponse {
             attr: Some(found.attr.into()),
@@ -120,6 +133,7 @@ impl Metadata for MetadataService {
         request: Request<v1::OpenFileRequest>,
     ) -> Result<Response<v1::FileRef>, Status> {
         self.metrics.call("OpenFile");
+        self.namespace.barrier().await?;
         let file = self.namespace.file(Ino(request.into_inner().ino))?;
         Ok(Response::new(file.into()))
     }
@@ -162,14 +176,22 @@ impl Reading {
         let limit = self.left.min(DIR_BATCH as u64) as usize;
         let entries = match limit {
             0 => Vec::new(),
-            _ => self.namespace.entries(self.dir, self.after.take(), limit).await?,
+            _ => {
+                self.namespace
+                    .entries(self.dir, self.after.take(), limit)
+                    .await?
+            }
         };
         let first = self.first.take();
         if entries.is_empty() && first.is_none() {
             return Ok(None);
         }
         // A short batch is the last one.
-        self.left = if entries.len() < limit { 0 } else { self.left - entries.len() as u64 };
+        self.left = if entries.len() < limit {
+            0
+        } else {
+            self.left - entries.len() as u64
+        };
         self.after = entries.last().map(|(name, _)| name.clone());
         let response = v1::ReadDirResponse {
             entries: entries

@@ -45,7 +45,11 @@ impl Registry for RegistryService {
             .worker
             .ok_or_else(|| Error::new(Code::InvalidArgument, "the request names no worker"))?;
         self.workers.register(&worker, Instant::now())?;
-        tracing::info!(worker = worker.id, address = worker.address, "worker registered");
+        tracing::info!(
+            worker = worker.id,
+            address = worker.address,
+            "worker registered"
+        );
         Ok(Response::new(v1::RegisterResponse {
             cluster: self.cluster.clone(),
             heartbeat_ms: HEARTBEAT.as_millis() as u64,
@@ -64,9 +68,22 @@ impl Registry for RegistryService {
         &self,
         _request: Request<v1::TopologyRequest>,
     ) -> Result<Response<v1::TopologyResponse>, Status> {
-        let mounts = self.mounts.iter().map(|(id, m)| mount_to_wire(id, m.spec.clone())).collect();
-        let workers = self.workers.live(Instant::now()).iter().map(to_wire).collect();
+        let mounts = self
+            .mounts
+            .iter()
+            .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
+            .collect();
+        let workers = self
+            .workers
+            .live(Instant::now())
+            .iter()
+            .map(to_wire)
+            .collect();
         let cluster = self.cluster.clone();
-        Ok(Response::new(v1::TopologyResponse { cluster, mounts, workers }))
+        Ok(Response::new(v1::TopologyResponse {
+            cluster,
+            mounts,
+            workers,
+        }))
     }
 }

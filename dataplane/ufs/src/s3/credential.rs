@@ -39,10 +39,20 @@ impl Source {
         let variable = |name| environment.variable(name);
         // A profile that is named in the options wins over the environment.
         if options.profile.is_none() {
-            match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            match (
+                variable("AWS_ACCESS_KEY_ID"),
+                variable("AWS_SECRET_ACCESS_KEY"),
+            ) {
                 (Some(key_id), Some(secret_key)) => {
                     let token = variable("AWS_SESSION_TOKEN");
-                    return Ok(Source::Fixed(AwsCredential { key_id, secret_key, token }.into()));
+                    return Ok(Source::Fixed(
+                        AwsCredential {
+                            key_id,
+                            secret_key,
+                            token,
+                        }
+                        .into(),
+                    ));
                 }
                 (None, None) => {}
                 _ => {
@@ -89,9 +99,18 @@ fn identity(region: &str, environment: &Environment) -> Result<Source> {
         ("AWS_ROLE_ARN", Key::RoleArn),
         ("AWS_ROLE_SESSION_NAME", Key::RoleSessionName),
         ("AWS_ENDPOINT_URL_STS", Key::StsEndpoint),
-        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", Key::ContainerCredentialsRelativeUri),
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", Key::ContainerCredentialsFullUri),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", Key::ContainerAuthorizationTokenFile),
+        (
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            Key::ContainerCredentialsRelativeUri,
+        ),
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            Key::ContainerCredentialsFullUri,
+        ),
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            Key::ContainerAuthorizationTokenFile,
+        ),
         ("AWS_METADATA_ENDPOINT", Key::MetadataEndpoint),
     ];
     // Short: a machine without an identity service must say so soon.
@@ -123,7 +142,11 @@ fn identity(region: &str, environment: &Environment) -> Result<Source> {
         ));
     }
     let store = builder.build().map_err(|e| {
-        Error::caused(Code::InvalidArgument, "cannot use the workload identity of this process", e)
+        Error::caused(
+            Code::InvalidArgument,
+            "cannot use the workload identity of this process",
+            e,
+        )
     })?;
     Ok(Source::Identity(store.credentials().clone()))
 }
@@ -134,7 +157,10 @@ mod tests {
     use crate::{s3::profile::tests::environment, uri::Scheme};
 
     fn find(variables: &[(&str, &str)], options: &[(&str, &str)]) -> Result<Source> {
-        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let options = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let options = Options::parse(Scheme::S3, &options).unwrap();
         let environment = environment(variables, &[]);
         let profile = Profile::load(options.profile.as_deref(), &environment)?;
@@ -143,7 +169,9 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_configured_says_how_to_give_credentials() {
-        let error = find(&[("AWS_EC2_METADATA_DISABLED", "true")], &[]).err().unwrap();
+        let error = find(&[("AWS_EC2_METADATA_DISABLED", "true")], &[])
+            .err()
+            .unwrap();
         assert_eq!(error.code(), Code::PermissionDenied);
         for word in ["AWS_ACCESS_KEY_ID", "~/.aws/credentials", "anonymous=true"] {
             assert!(error.message.contains(word), "{error}");
@@ -153,9 +181,31 @@ mod tests {
     #[tokio::test]
     async fn anonymous_wins_and_half_a_key_is_refused() {
         let half = [("AWS_ACCESS_KEY_ID", "A")];
-        assert!(find(&half, &[("anonymous", "true")]).unwrap().get().await.unwrap().is_none());
-        assert!(find(&half, &[]).err().unwrap().message.contains("only one of"));
+        assert!(
+            find(&half, &[("anonymous", "true")])
+                .unwrap()
+                .get()
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            find(&half, &[])
+                .err()
+                .unwrap()
+                .message
+                .contains("only one of")
+        );
         let whole = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "s")];
-        assert_eq!(find(&whole, &[]).unwrap().get().await.unwrap().unwrap().key_id, "A");
+        assert_eq!(
+            find(&whole, &[])
+                .unwrap()
+                .get()
+                .await
+                .unwrap()
+                .unwrap()
+                .key_id,
+            "A"
+        );
     }
 }

@@ -17,7 +17,12 @@ pub(crate) struct Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority())
+        write!(
+            f,
+            "{}://{}",
+            if self.https { "https" } else { "http" },
+            self.authority()
+        )
     }
 }
 
@@ -33,7 +38,11 @@ impl Endpoint {
         // A dot in a bucket's name would not match the wildcard of AWS's certificate.
         let path_style = path_style.unwrap_or(url.is_some() || bucket.contains('.'));
         let aws = || {
-            let suffix = if region.starts_with("cn-") { "com.cn" } else { "com" };
+            let suffix = if region.starts_with("cn-") {
+                "com.cn"
+            } else {
+                "com"
+            };
             format!("https://s3.{region}.amazonaws.{suffix}")
         };
         let mut endpoint = parse(&url.map_or_else(aws, str::to_owned))?;
@@ -53,7 +62,11 @@ impl Endpoint {
             self.host.clone()
         };
         let default = if self.https { 443 } else { 80 };
-        if self.port == default { host } else { format!("{host}:{}", self.port) }
+        if self.port == default {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
@@ -61,7 +74,10 @@ fn parse(url: &str) -> Result<Endpoint> {
     let bad = |why: &str| {
         // What stands before an @ may be a secret.
         let shown = url.split('?').next().unwrap_or_default();
-        let shown = shown.rsplit_once('@').map_or(shown, |(_, after)| after).escape_debug();
+        let shown = shown
+            .rsplit_once('@')
+            .map_or(shown, |(_, after)| after)
+            .escape_debug();
         Error::new(
             Code::InvalidArgument,
             format!("bad endpoint '{shown}': {why}; write https://host:port or http://host:port"),
@@ -79,11 +95,16 @@ fn parse(url: &str) -> Result<Endpoint> {
     let default = if https { 443 } else { 80 };
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or_else(|| bad("the ] is missing"))?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| bad("no IPv6 address"))?;
+            let (host, rest) = rest
+                .split_once(']')
+                .ok_or_else(|| bad("the ] is missing"))?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| bad("no IPv6 address"))?;
             (host, rest.strip_prefix(':'))
         }
-        None => authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p))),
+        None => authority
+            .split_once(':')
+            .map_or((authority, None), |(h, p)| (h, Some(p))),
     };
     let port = match port {
         None => default,
@@ -97,8 +118,17 @@ fn parse(url: &str) -> Result<Endpoint> {
         return Err(bad("a query or odd characters in it"));
     }
     let path = path.trim_matches('/');
-    let base = if path.is_empty() { "/".to_owned() } else { format!("/{path}/") };
-    Ok(Endpoint { https, host: host.to_owned(), port, base })
+    let base = if path.is_empty() {
+        "/".to_owned()
+    } else {
+        format!("/{path}/")
+    };
+    Ok(Endpoint {
+        https,
+        host: host.to_owned(),
+        port,
+        base,
+    })
 }
 
 #[cfg(test)]
@@ -116,18 +146,42 @@ mod tests {
 
     #[test]
     fn the_bucket_is_in_the_host_or_in_the_path() {
-        assert_eq!(of(None, "b", None), pair("https://b.s3.eu-west-1.amazonaws.com", "/"));
-        assert_eq!(of(None, "b.c", None), pair("https://s3.eu-west-1.amazonaws.com", "/b.c/"));
-        assert_eq!(of(Some("http://[::1]:90/"), "b", None), pair("http://[::1]:90", "/b/"));
-        assert_eq!(of(Some("http://h:80/p/"), "b", None), pair("http://h", "/p/b/"));
-        assert_eq!(of(Some("https://h"), "b", Some(false)), pair("https://b.h", "/"));
+        assert_eq!(
+            of(None, "b", None),
+            pair("https://b.s3.eu-west-1.amazonaws.com", "/")
+        );
+        assert_eq!(
+            of(None, "b.c", None),
+            pair("https://s3.eu-west-1.amazonaws.com", "/b.c/")
+        );
+        assert_eq!(
+            of(Some("http://[::1]:90/"), "b", None),
+            pair("http://[::1]:90", "/b/")
+        );
+        assert_eq!(
+            of(Some("http://h:80/p/"), "b", None),
+            pair("http://h", "/p/b/")
+        );
+        assert_eq!(
+            of(Some("https://h"), "b", Some(false)),
+            pair("https://b.h", "/")
+        );
     }
 
     #[test]
     fn bad_endpoints_are_refused_without_their_secrets() {
-        for url in ["host:80", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://[x]",
-            "http://[::1", "http://u:hunter2@h", "http://h/?hunter2", "http://h h"]
-        {
+        for url in [
+            "host:80",
+            "ftp://h",
+            "http://",
+            "http://h:x",
+            "http://h:99999",
+            "http://[x]",
+            "http://[::1",
+            "http://u:hunter2@h",
+            "http://h/?hunter2",
+            "http://h h",
+        ] {
             let error = Endpoint::new(Some(url), "r", "b", None).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument, "{url}");
             assert!(error.message.contains("http://host:port"), "{error}");

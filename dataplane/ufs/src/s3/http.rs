@@ -59,6 +59,10 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     limits: Limits,
+    #[expect(
+        clippy::vec_box,
+        reason = "moves between here and the bodies as a pointer"
+    )]
     idle: Mutex<Vec<Box<Link>>>,
     permits: Arc<Semaphore>,
 }
@@ -76,7 +80,11 @@ impl Client {
         limits: Limits,
         connections: usize,
     ) -> Result<Client, Error> {
-        let tls = if endpoint.https { Some(tls(&endpoint)?) } else { None };
+        let tls = if endpoint.https {
+            Some(tls(&endpoint)?)
+        } else {
+            None
+        };
         Ok(Client {
             endpoint,
             tls,
@@ -86,12 +94,22 @@ impl Client {
         })
     }
 
+    /// The host.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Sends `request` (origin form, with its Host header) and waits for the head of the answer.
     pub(crate) async fn send(
         self: &Arc<Self>,
         request: Request<Empty<Bytes>>,
     ) -> Result<Answer, Failure> {
-        let permit = self.permits.clone().acquire_owned().await.expect("never closed");
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("never closed");
         let (mut link, used) = match self.idle_link() {
             Some(link) => (link, true),
             None => (Box::new(self.connect().await?), false),
@@ -101,13 +119,23 @@ impl Client {
             // Retried at once on a new connection; the other idle ones are of the same age.
             Ok(Err(error)) if used => {
                 self.idle.lock().clear();
-                return Err(self.failure("no answer from", Code::Unavailable, Again::AtOnce, error));
+                return Err(self.failure(
+                    "no answer from",
+                    Code::Unavailable,
+                    Again::AtOnce,
+                    error,
+                ));
             }
             Ok(Err(error)) => {
                 return Err(self.failure("no answer from", Code::Unavailable, Again::Soon, error));
             }
             Err(late) => {
-                return Err(self.failure("no answer in time from", Code::Timeout, Again::Soon, late));
+                return Err(self.failure(
+                    "no answer in time from",
+                    Code::Timeout,
+                    Again::Soon,
+                    late,
+                ));
             }
         };
         let mut body = Body {
@@ -119,7 +147,11 @@ impl Client {
             permit: Some(permit),
         };
         if body.incoming.is_end_stream() {
-            poll_fn(|cx| Poll::Ready(body.release(cx))).await;
+            poll_fn(|cx| {
+                body.release(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         Ok(Answer { head, body })
     }
@@ -142,9 +174,12 @@ impl Client {
             Ok(Err(error)) => {
                 Err(self.failure("cannot connect to", Code::Unavailable, Again::Soon, error))
             }
-            Err(late) => {
-                Err(self.failure("cannot connect in time to", Code::Timeout, Again::Soon, late))
-            }
+            Err(late) => Err(self.failure(
+                "cannot connect in time to",
+                Code::Timeout,
+                Again::Soon,
+                late,
+            )),
         }
     }
 
@@ -172,7 +207,12 @@ impl Client {
                 .handshake(TokioIo::new(socket))
                 .await
                 .map_err(io::Error::other)?;
-            return Ok(Link { sender, driver, closed: false, since: Instant::now() });
+            return Ok(Link {
+                sender,
+                driver,
+                closed: false,
+                since: Instant::now(),
+            });
         }
         Err(last)
     }
@@ -256,9 +296,13 @@ impl Body {
 
     /// The whole body, up to `most` bytes.
     pub(crate) async fn collect(mut self, most: usize) -> Result<Bytes, Failure> {
-        let Some(first) = self.piece().await else { return Ok(Bytes::new()) };
+        let Some(first) = self.piece().await else {
+            return Ok(Bytes::new());
+        };
         let first = first?;
-        let Some(second) = self.piece().await else { return Ok(first) };
+        let Some(second) = self.piece().await else {
+            return Ok(first);
+        };
         let mut whole = BytesMut::from(first);
         let mut next = Some(second);
         while let Some(piece) = next {
@@ -266,7 +310,10 @@ impl Body {
             if whole.len() > most {
                 let message = format!("answer of {} is over {most} bytes", self.client.endpoint);
                 let error = Error::new(Code::Unsupported, message);
-                return Err(Failure { error, again: Again::No });
+                return Err(Failure {
+                    error,
+                    again: Again::No,
+                });
             }
             next = self.piece().await;
         }
@@ -284,11 +331,14 @@ impl Body {
                 Poll::Ready(Some(Err(error))) => {
                     self.link = None;
                     let failure =
-                        self.client.failure("body cut by", Code::Unavailable, Again::Soon, error);
+                        self.client
+                            .failure("body cut by", Code::Unavailable, Again::Soon, error);
                     return Poll::Ready(Some(Err(failure)));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    let Ok(piece) = frame.into_data() else { continue };
+                    let Ok(piece) = frame.into_data() else {
+                        continue;
+                    };
                     if self.incoming.is_end_stream() {
                         self.release(cx);
                     } else {
@@ -301,7 +351,8 @@ impl Body {
                     self.link = None;
                     let late = io::Error::from(io::ErrorKind::TimedOut);
                     let failure =
-                        self.client.failure("body stalled at", Code::Timeout, Again::Soon, late);
+                        self.client
+                            .failure("body stalled at", Code::Timeout, Again::Soon, late);
                     return Poll::Ready(Some(Err(failure)));
                 }
                 Poll::Pending => {
@@ -329,7 +380,9 @@ impl Body {
 
     /// Gives the connection back once the body is at its end.
     fn release(&mut self, cx: &mut Context<'_>) {
-        let Some(mut link) = self.link.take() else { return };
+        let Some(mut link) = self.link.take() else {
+            return;
+        };
         link.drive(cx);
         if !link.closed && link.sender.is_ready() {
             link.since = Instant::now();

@@ -16,7 +16,9 @@ impl Profile {
     /// Reads the profile `wanted`, else `AWS_PROFILE`, else `default`. A profile that was asked
     /// for must exist.
     pub(crate) fn load(wanted: Option<&str>, environment: &Environment) -> Result<Profile> {
-        let asked = wanted.map(str::to_owned).or_else(|| environment.variable("AWS_PROFILE"));
+        let asked = wanted
+            .map(str::to_owned)
+            .or_else(|| environment.variable("AWS_PROFILE"));
         let name = asked.clone().unwrap_or_else(|| "default".to_owned());
         let home = environment.variable("HOME");
         let file = |variable: &str, tail: &str| {
@@ -29,7 +31,11 @@ impl Profile {
         let mut found = false;
         // The credentials file wins over the configuration file.
         if let Some(text) = file("AWS_CONFIG_FILE", "config") {
-            let header = if name == "default" { name.clone() } else { format!("profile {name}") };
+            let header = if name == "default" {
+                name.clone()
+            } else {
+                format!("profile {name}")
+            };
             found |= section(&text, &header, &mut settings);
             if name == "default" {
                 found |= section(&text, "profile default", &mut settings);
@@ -51,19 +57,37 @@ impl Profile {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<String> {
-        self.settings.get(key).filter(|value| !value.is_empty()).cloned()
+        self.settings
+            .get(key)
+            .filter(|value| !value.is_empty())
+            .cloned()
     }
 
     /// The keys that the profile holds, if it holds any.
     pub(crate) fn credential(&self) -> Result<Option<AwsCredential>> {
-        match (self.get("aws_access_key_id"), self.get("aws_secret_access_key")) {
+        match (
+            self.get("aws_access_key_id"),
+            self.get("aws_secret_access_key"),
+        ) {
             (Some(key_id), Some(secret_key)) => {
                 let token = self.get("aws_session_token");
-                Ok(Some(AwsCredential { key_id, secret_key, token }))
+                Ok(Some(AwsCredential {
+                    key_id,
+                    secret_key,
+                    token,
+                }))
             }
             (None, None) => {
-                let indirect = ["credential_process", "sso_session", "sso_start_url", "role_arn"];
-                match indirect.into_iter().find(|key| self.settings.contains_key(*key)) {
+                let indirect = [
+                    "credential_process",
+                    "sso_session",
+                    "sso_start_url",
+                    "role_arn",
+                ];
+                match indirect
+                    .into_iter()
+                    .find(|key| self.settings.contains_key(*key))
+                {
                     None => Ok(None),
                     Some(key) => Err(Error::new(
                         Code::Unsupported,
@@ -111,16 +135,18 @@ pub(crate) mod tests {
     use super::*;
 
     /// An environment of these variables and files.
-    pub(crate) fn environment(
-        variables: &[(&str, &str)],
-        files: &[(&str, &str)],
-    ) -> Environment {
+    pub(crate) fn environment(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Environment {
         let map = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let pairs = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             let map: BTreeMap<String, String> = pairs.collect();
             Box::new(move |key: &str| map.get(key).cloned())
         };
-        Environment { variable: map(variables), file: map(files) }
+        Environment {
+            variable: map(variables),
+            file: map(files),
+        }
     }
 
     const FILES: &[(&str, &str)] = &[
@@ -139,11 +165,17 @@ pub(crate) mod tests {
         let here = environment(&[("HOME", "/h")], FILES);
         let profile = Profile::load(None, &here).unwrap();
         let credential = profile.credential().unwrap().unwrap();
-        assert_eq!((credential.key_id.as_str(), credential.secret_key.as_str()), ("A", "b=c"));
+        assert_eq!(
+            (credential.key_id.as_str(), credential.secret_key.as_str()),
+            ("A", "b=c")
+        );
         assert_eq!(profile.get("region").as_deref(), Some("eu-west-1"));
         let here = environment(&[("HOME", "/h"), ("AWS_PROFILE", "dev")], FILES);
         let profile = Profile::load(None, &here).unwrap();
-        assert_eq!(profile.credential().unwrap().unwrap().token.as_deref(), Some("T"));
+        assert_eq!(
+            profile.credential().unwrap().unwrap().token.as_deref(),
+            Some("T")
+        );
         assert_eq!(profile.get("endpoint_url").as_deref(), Some("http://h:1"));
         let nothing = Profile::load(None, &environment(&[], &[])).unwrap();
         assert!(nothing.credential().unwrap().is_none());
@@ -158,6 +190,10 @@ pub(crate) mod tests {
         };
         assert!(error("nobody").message.contains("'nobody'"));
         assert!(error("half").message.contains("only one of"));
-        assert!(error("sso").message.contains("export-credentials --profile sso"));
+        assert!(
+            error("sso")
+                .message
+                .contains("export-credentials --profile sso")
+        );
     }
 }

@@ -49,7 +49,11 @@ pub(crate) struct BadCredential;
 
 impl Signer {
     pub(crate) fn new(region: impl Into<String>, host: impl Into<String>) -> Signer {
-        Signer { region: region.into(), host: host.into(), derived: Mutex::default() }
+        Signer {
+            region: region.into(),
+            host: host.into(),
+            derived: Mutex::default(),
+        }
     }
 
     /// Adds the headers that sign `method path?query` at `now`.
@@ -65,7 +69,16 @@ impl Signer {
         let derived = self.derived(credential, now)?;
         let mut canonical =
             String::with_capacity(path.len() + query.len() + derived.canonical.len() + 80);
-        for part in [method, "\n", path, "\n", query, "\n", &derived.canonical, EMPTY_HASH] {
+        for part in [
+            method,
+            "\n",
+            path,
+            "\n",
+            query,
+            "\n",
+            &derived.canonical,
+            EMPTY_HASH,
+        ] {
             canonical.push_str(part);
         }
         let hash = digest::digest(&digest::SHA256, canonical.as_bytes());
@@ -113,14 +126,21 @@ impl Signer {
     ) -> Result<Derived, BadCredential> {
         let utc = now.to_zoned(TimeZone::UTC);
         let day = format!("{:04}{:02}{:02}", utc.year(), utc.month(), utc.day());
-        let date = format!("{day}T{:02}{:02}{:02}Z", utc.hour(), utc.minute(), utc.second());
+        let date = format!(
+            "{day}T{:02}{:02}{:02}Z",
+            utc.hour(),
+            utc.minute(),
+            utc.second()
+        );
         let scope = format!("{day}/{}/s3/aws4_request", self.region);
         let key = match before {
             Some(before) if before.day == day => before.key.clone(),
             _ => day_key(&credential.secret_key, &day, &self.region),
         };
-        let mut canonical =
-            format!("host:{}\nx-amz-content-sha256:{EMPTY_HASH}\nx-amz-date:{date}\n", self.host);
+        let mut canonical = format!(
+            "host:{}\nx-amz-content-sha256:{EMPTY_HASH}\nx-amz-date:{date}\n",
+            self.host
+        );
         let mut names = "host;x-amz-content-sha256;x-amz-date".to_owned();
         let mut token = None;
         if let Some(text) = &credential.token {
@@ -181,9 +201,15 @@ mod tests {
         let signer = Signer::new("us-east-1", "examplebucket.s3.amazonaws.com");
         let mut headers = HeaderMap::new();
         let now = "2013-05-24T00:00:00Z".parse().unwrap();
-        signer.sign(&mut headers, &credential, "GET", path, query, now).unwrap();
+        signer
+            .sign(&mut headers, &credential, "GET", path, query, now)
+            .unwrap();
         let authorization = headers[AUTHORIZATION].to_str().unwrap();
-        authorization.rsplit_once("Signature=").unwrap().1.to_owned()
+        authorization
+            .rsplit_once("Signature=")
+            .unwrap()
+            .1
+            .to_owned()
     }
 
     /// The worked examples of AWS's documentation, "Signature Calculations for the Authorization
@@ -216,7 +242,16 @@ mod tests {
         let (one, two) = (credential("one"), credential("two"));
         let sign = |credential, now: &str| {
             let mut headers = HeaderMap::new();
-            signer.sign(&mut headers, credential, "GET", "/", "", now.parse().unwrap()).unwrap();
+            signer
+                .sign(
+                    &mut headers,
+                    credential,
+                    "GET",
+                    "/",
+                    "",
+                    now.parse().unwrap(),
+                )
+                .unwrap();
             assert_eq!(headers[TOKEN], "t");
             assert!(headers[TOKEN].is_sensitive() && headers[AUTHORIZATION].is_sensitive());
             headers[AUTHORIZATION].to_str().unwrap().to_owned()

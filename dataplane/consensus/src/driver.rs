@@ -1,0 +1,526 @@
+//! Executes what the node decides: the raft thread, and the threads it hands work to.
+//!
+//! ```text
+//! propose, receive ─> raft thread ──jobs──> log writer ──persisted─┐
+//!                      ^   │ └────work────> apply ────────applied──┤
+//!                      │   └──────order───> flush ────────flushed──┤
+//!                      └───────────────────────────────────────────┘
+//! ```
+//!
+//! The raft thread owns the others: it ends last, and only then the node has ended.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is where the clock meets the node"
+)]
+
+use crate::{
+    Fatal, Options, ProposeError, StateMachine, Transport,
+    apply::{self, Work},
+    log::{Log, entry_bytes},
+    node::{Node, Output, Position},
+    shared::{Event, Proposal, Shared, Waiter},
+    wire::Wire,
+    writer::{self, Job},
+};
+use forebay_kv::Kv;
+use forebay_types::error::chain;
+use raft::eraftpb::{Entry, Message};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+    },
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// Events taken in before the node is asked what to do.
+const EVENTS_AT_ONCE: usize = 1024;
+
+/// How long shutdown waits for commands in flight.
+const LAST_COMMANDS: Duration = Duration::from_secs(5);
+
+/// What a node works with.
+pub(crate) struct Parts<S> {
+    pub(crate) log: Arc<dyn Kv>,
+    pub(crate) machine: Arc<S>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What a message costs in the inbox.
+pub(crate) fn message_bytes(message: &Message) -> u64 {
+    256 + message
+        .entries
+        .iter()
+        .map(|entry| entry_bytes(entry) as u64)
+        .sum::<u64>()
+}
+
+/// A command in the journal whose outcome somebody waits for.
+struct Pending<O> {
+    index: u64,
+    term: u64,
+    waiter: Waiter<O>,
+}
+
+/// The raft thread's own.
+struct Driver<S: StateMachine> {
+    node: Node,
+    queue: Receiver<Event<S::Outcome>>,
+    shared: Arc<Shared>,
+    transport: Arc<dyn Transport>,
+    machine: Arc<S>,
+    jobs: Sender<Job>,
+    work: Sender<Work<S::Outcome>>,
+    flush: SyncSender<()>,
+    pending: VecDeque<Pending<S::Outcome>>,
+    barriers: VecDeque<(u64, oneshot::Sender<Result<u64, ProposeError>>)>,
+    /// Token of the last read asked for.
+    token: u64,
+    position: Position,
+    tick: Duration,
+    next_tick: Instant,
+    flush_bytes: u64,
+    /// Bytes by which the journal has grown since the last flush began.
+    grown: u64,
+    flushing: bool,
+    /// Last index of the journal at start: before it is applied, a flush would free little.
+    replay_end: u64,
+    /// What the last flush made durable.
+    flushed: u64,
+    /// Set when shutdown began: when it stops waiting.
+    stop_by: Option<Instant>,
+}
+
+/// Opens the journal and starts the threads of a node.
+pub(crate) fn start<S: StateMachine>(
+    options: Options,
+    parts: Parts<S>,
+    events: Sender<Event<S::Outcome>>,
+    queue: Receiver<Event<S::Outcome>>,
+) -> Result<(), Fatal> {
+    let Options {
+        id,
+        voters,
+        tick,
+        flush_bytes,
+    } = options;
+    let Parts {
+        log: kv,
+        machine,
+        transport,
+        shared,
+    } = parts;
+    let (log, grown) = Log::open(Arc::clone(&kv), &voters)?;
+    let replay_end = log.last();
+    let node = Node::new(id, log, machine.applied())?;
+
+    // Bounded by what the node lets out: bytes being proposed, bytes being applied.
+    let (jobs, jobs_queue) = mpsc::channel();
+    let (work, work_queue) = mpsc::channel();
+    let (flush, flush_queue) = mpsc::sync_channel(1);
+    let mut threads = Vec::new();
+    threads.push(spawn("raft-log", {
+        let events = events.clone();
+        move || writer::run(&*kv, &jobs_queue, &events)
+    })?);
+    threads.push(spawn("raft-apply", {
+        let (machine, shared, events) = (Arc::clone(&machine), Arc::clone(&shared), events.clone());
+        move || apply::run(&*machine, &work_queue, &shared, &events)
+    })?);
+    threads.push(spawn("raft-flush", {
+        let machine = Arc::clone(&machine);
+        move || run_flush(&*machine, &flush_queue, &events)
+    })?);
+    let mut driver = Driver {
+        node,
+        queue,
+        shared,
+        transport,
+        machine,
+        jobs,
+        work,
+        flush,
+        pending: VecDeque::new(),
+        barriers: VecDeque::new(),
+        token: 0,
+        position: Position::default(),
+        tick,
+        next_tick: Instant::now() + tick,
+        flush_bytes,
+        grown,
+        flushing: false,
+        replay_end,
+        flushed: 0,
+        stop_by: None,
+    };
+    // A lone voter leads from here on, before anybody has a handle.
+    driver.execute()?;
+    spawn("raft", move || driver.supervise(threads))?;
+    Ok(())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Fatal> {
+    Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|e| Fatal::caused(format!("cannot start the thread {name}"), e))
+}
+
+fn run_flush<S: StateMachine>(
+    machine: &S,
+    orders: &Receiver<()>,
+    events: &Sender<Event<S::Outcome>>,
+) {
+    while orders.recv().is_ok() {
+        let event = match machine.flush() {
+            Ok(index) => Event::Flushed(index),
+            Err(fatal) => Event::Fault(chain(&fatal)),
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+/// Says that the node has ended, however it did.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.room.close();
+        self.0.position.lock().leading = false;
+        self.0.position.lock().alone_from = None;
+        self.0.ended.send_replace(true);
+    }
+}
+
+impl<S: StateMachine> Driver<S> {
+    fn supervise(mut self, threads: Vec<JoinHandle<()>>) {
+        let ending = Ending(Arc::clone(&self.shared));
+        let result = self.run();
+        if let Err(fatal) = &result {
+            self.publish_fault(fatal);
+        }
+        if let Err(fatal) = self.finish(threads, result.is_ok()) {
+            self.publish_fault(&fatal);
+        }
+        // The journal and the state machine are let go before anybody hears of the end.
+        drop(self);
+        drop(ending);
+    }
+
+    fn publish_fault(&self, fatal: &Fatal) {
+        let reason = chain(fatal);
+        tracing::error!(reason, "the journal's node stops");
+        self.shared.fault.send_if_modified(|fault| {
+            let first = fault.is_none();
+            fault.get_or_insert(reason);
+            first
+        });
+    }
+
+    /// Until shutdown or a fault.
+    fn run(&mut self) -> Result<(), Fatal> {
+        while !self.may_stop() {
+            match self.queue.recv_timeout(self.patience()) {
+                Ok(event) => self.take_in(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(died()),
+            }
+            let now = Instant::now();
+            if now >= self.next_tick {
+                // After a pause of the whole process one tick passes, not all that were missed:
+                // the messages that would have prevented an election wait in the queue.
+                self.next_tick = now + self.tick;
+                self.node.tick();
+            }
+            self.execute()?;
+        }
+        Ok(())
+    }
+
+    /// How long nothing need happen. A lone leader has no use for ticks.
+    fn patience(&self) -> Duration {
+        let due = match self.stop_by {
+            Some(stop_by) => stop_by.min(self.next_tick),
+            None if self.position.alone_from.is_some() => return Duration::MAX,
+            None => self.next_tick,
+        };
+        due.saturating_duration_since(Instant::now())
+    }
+
+    fn may_stop(&self) -> bool {
+        self.stop_by
+            .is_some_and(|stop_by| self.pending.is_empty() || Instant::now() >= stop_by)
+    }
+
+    /// Takes in an event and those that wait behind it. All commands among them are one proposal
+    /// to raft: one entry in the journal each, one write.
+    fn take_in(&mut self, first: Event<S::Outcome>) -> Result<(), Fatal> {
+        let mut proposals = Vec::new();
+        let mut barriers = Vec::new();
+        let mut next = Some(first);
+        let mut room = EVENTS_AT_ONCE;
+        while let Some(event) = next {
+            match event {
+                Event::Propose(proposal) => proposals.push(proposal),
+                Event::Barrier(reply) => barriers.push(reply),
+                // What came before it is still taken.
+                Event::Stop => {
+                    self.propose(std::mem::take(&mut proposals));
+                    self.stop_by
+                        .get_or_insert_with(|| Instant::now() + LAST_COMMANDS);
+                }
+                other => self.handle(other)?,
+            }
+            room -= 1;
+            next = if room > 0 {
+                self.queue.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        self.propose(proposals);
+        self.read(barriers);
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event<S::Outcome>) -> Result<(), Fatal> {
+        match event {
+            Event::Message(message) => {
+                self.shared
+                    .inbox
+                    .fetch_sub(message_bytes(&message), Ordering::Relaxed);
+                self.node.receive(*message)?;
+            }
+            Event::Persisted(number) => self.node.persisted(number),
+            Event::Applied(index) => self.node.applied(index),
+            Event::Flushed(index) => {
+                self.flushing = false;
+                self.cut(index);
+            }
+            Event::DiskFull(full) => {
+                self.shared.disk_full.store(full, Ordering::Relaxed);
+                if full {
+                    self.fail_pending(&ProposeError::NoSpace);
+                }
+            }
+            Event::Fault(reason) => return Err(Fatal::new(reason)),
+            // Only at the end; else it is taken in as above.
+            Event::Stop => {}
+            Event::Propose(Proposal { waiter, .. }) => waiter.tell(Err(self.shared.closed())),
+            Event::Barrier(reply) => drop(reply.send(Err(self.shared.closed()))),
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal<S::Outcome>>) {
+        if proposals.is_empty() {
+            return;
+        }
+        let (commands, waiters): (Vec<_>, Vec<_>) = proposals
+            .into_iter()
+            .map(|proposal| (proposal.command, proposal.waiter))
+            .unzip();
+        let refusal = if self.stop_by.is_some() {
+            self.shared.closed()
+        } else if self.shared.disk_full.load(Ordering::Relaxed) {
+            ProposeError::NoSpace
+        } else {
+            match self.node.propose(commands) {
+                Ok(accepted) => {
+                    let pending =
+                        waiters
+                            .into_iter()
+                            .zip(accepted.first..)
+                            .map(|(waiter, index)| Pending {
+                                index,
+                                term: accepted.term,
+                                waiter,
+                            });
+                    self.pending.extend(pending);
+                    return;
+                }
+                Err(leader) => ProposeError::NotLeader { leader },
+            }
+        };
+        for waiter in waiters {
+            waiter.tell(Err(refusal.clone()));
+        }
+    }
+
+    /// One round of messages serves all barriers that came together.
+    fn read(&mut self, replies: Vec<oneshot::Sender<Result<u64, ProposeError>>>) {
+        if replies.is_empty() {
+            return;
+        }
+        self.token += 1;
+        self.node.read_index(self.token);
+        self.barriers
+            .extend(replies.into_iter().map(|reply| (self.token, reply)));
+        if !self.position.leading {
+            self.fail_barriers();
+        }
+    }
+
+    /// Does what the node wants.
+    fn execute(&mut self) -> Result<(), Fatal> {
+        for output in self.node.outputs()? {
+            match output {
+                Output::Persist {
+                    number,
+                    batch,
+                    bytes,
+                } => {
+                    self.grown += bytes;
+                    let job = Job {
+                        number: Some(number),
+                        batch,
+                    };
+                    self.jobs.send(job).map_err(|_| self.why_a_thread_ended())?;
+                }
+                Output::Send(message) => {
+                    self.transport.send(message.to, message.to_bytes().into());
+                }
+                Output::Apply(entries) => {
+                    let work = entries.into_iter().map(|entry| {
+                        let waiter = self.waiter_of(&entry);
+                        (entry, waiter)
+                    });
+                    let work = work.collect();
+                    self.work
+                        .send(work)
+                        .map_err(|_| self.why_a_thread_ended())?;
+                }
+                Output::Read { token, index } => {
+                    while let Some((_, reply)) =
+                        self.barriers.pop_front_if(|(waiting, _)| *waiting <= token)
+                    {
+                        let _ = reply.send(Ok(index));
+                    }
+                }
+                Output::Report(position) => self.report(position),
+            }
+        }
+        if self.grown >= self.flush_bytes
+            && !self.flushing
+            && *self.shared.applied.borrow() >= self.replay_end
+        {
+            self.grown = 0;
+            self.flushing = true;
+            let _ = self.flush.try_send(());
+        }
+        Ok(())
+    }
+
+    /// A thread that ends before its queue is closed has said why, unless it panicked.
+    fn why_a_thread_ended(&self) -> Fatal {
+        let reason = self.queue.try_iter().find_map(|event| match event {
+            Event::Fault(reason) => Some(Fatal::new(reason)),
+            _ => None,
+        });
+        reason.unwrap_or_else(died)
+    }
+
+    /// Whoever proposed this very entry.
+    fn waiter_of(&mut self, entry: &Entry) -> Option<Waiter<S::Outcome>> {
+        let pending = self
+            .pending
+            .pop_front_if(|pending| pending.index <= entry.index)?;
+        if (pending.index, pending.term) == (entry.index, entry.term) {
+            return Some(pending.waiter);
+        }
+        pending.waiter.tell(Err(lost_leadership()));
+        None
+    }
+
+    fn report(&mut self, position: Position) {
+        let same_reign =
+            position.leading && self.position.leading && position.term == self.position.term;
+        self.position = position;
+        *self.shared.position.lock() = position;
+        if !same_reign {
+            // Commands of the reign that just began may be among them already.
+            let lost;
+            (self.pending, lost) = self
+                .pending
+                .drain(..)
+                .partition(|pending| position.leading && pending.term == position.term);
+            fail(lost, &lost_leadership());
+            self.fail_barriers();
+        }
+    }
+
+    fn fail_pending(&mut self, error: &ProposeError) {
+        fail(std::mem::take(&mut self.pending), error);
+    }
+
+    fn fail_barriers(&mut self) {
+        let leader = (self.position.leader != 0).then_some(self.position.leader);
+        for (_, reply) in self.barriers.drain(..) {
+            let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+        }
+    }
+
+    /// The state machine has made everything up to `index` durable. With other voters the
+    /// journal of one more flush stays: followers lag a little, always.
+    fn cut(&mut self, index: u64) {
+        let before = std::mem::replace(&mut self.flushed, index);
+        let end = if self.node.is_alone() { index } else { before };
+        if let Some(batch) = self.node.cut(end) {
+            let _ = self.jobs.send(Job {
+                number: None,
+                batch,
+            });
+        }
+    }
+
+    /// Lets the threads finish what they have, flushes and cuts for the last time.
+    fn finish(&mut self, threads: Vec<JoinHandle<()>>, orderly: bool) -> Result<(), Fatal> {
+        self.shared.room.close();
+        self.fail_pending(&self.shared.closed());
+        self.fail_barriers();
+        let [writer, apply, flush] =
+            <[_; 3]>::try_from(threads).expect("three threads were started");
+        self.work = mpsc::channel().0;
+        self.flush = mpsc::sync_channel(0).0;
+        let applied = apply.join().map_err(|_| died());
+        let flushed = flush.join().map_err(|_| died());
+        let result = applied.and(flushed).and_then(|()| {
+            if !orderly {
+                return Ok(());
+            }
+            // Reports of the last work.
+            while let Ok(event) = self.queue.try_recv() {
+                self.handle(event)?;
+            }
+            let index = self.machine.flush()?;
+            self.cut(index);
+            Ok(())
+        });
+        self.jobs = mpsc::channel().0;
+        writer.join().map_err(|_| died()).and(result)
+    }
+}
+
+fn died() -> Fatal {
+    Fatal::new("a thread of the journal's node died")
+}
+
+fn fail<O>(pending: VecDeque<Pending<O>>, error: &ProposeError) {
+    for pending in pending {
+        pending.waiter.tell(Err(error.clone()));
+    }
+}
+
+fn lost_leadership() -> ProposeError {
+    ProposeError::Closed(
+        "this node lost the leadership before the command was committed".to_owned(),
+    )
+}

@@ -1,0 +1,200 @@
+//! The handle by which the rest of the process uses a node.
+
+use crate::{
+    Fatal, Options, ProposeError, StateMachine, Status, Transport, driver,
+    shared::{Event, INBOX_BYTES, PROPOSAL_BYTES, PROPOSAL_OVERHEAD, Proposal, Shared, Waiter},
+    wire::Wire,
+};
+use bytes::Bytes;
+use forebay_kv::Kv;
+use raft::eraftpb::Message;
+use std::sync::{
+    Arc,
+    atomic::Ordering,
+    mpsc::{self, Sender},
+};
+use tokio::sync::{Semaphore, oneshot};
+
+/// A handle to the running node; cheap to clone. When the last one is dropped, the node stops as
+/// after [`Raft::shutdown`], without anybody waiting for it.
+pub struct Raft<O> {
+    inner: Arc<Inner<O>>,
+}
+
+impl<O> Clone for Raft<O> {
+    fn clone(&self) -> Raft<O> {
+        Raft {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+struct Inner<O> {
+    events: Sender<Event<O>>,
+    shared: Arc<Shared>,
+}
+
+impl<O> Inner<O> {
+    fn stop(&self) {
+        self.shared.room.close();
+        // If nobody listens, the node has stopped already.
+        let _ = self.events.send(Event::Stop);
+    }
+}
+
+impl<O> Drop for Inner<O> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<O: Send + 'static> Raft<O> {
+    /// Opens the journal in `log` and starts the threads, which apply what `machine` has not
+    /// seen: [`Raft::read_barrier`] resolves when they are done with that.
+    pub fn start<S: StateMachine<Outcome = O>>(
+        options: Options,
+        log: Arc<dyn Kv>,
+        machine: Arc<S>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Raft<O>, Fatal> {
+        let shared = Arc::new(Shared::new(machine.applied()));
+        let (events, queue) = mpsc::channel();
+        let parts = driver::Parts {
+            log,
+            machine,
+            transport,
+            shared: Arc::clone(&shared),
+        };
+        driver::start(options, parts, events.clone(), queue)?;
+        Ok(Raft {
+            inner: Arc::new(Inner { events, shared }),
+        })
+    }
+
+    /// Proposes a command; resolves with its outcome once it is committed and applied here.
+    /// Waits while too many bytes are in flight already. If the caller goes away, the command
+    /// may take effect all the same.
+    ///
+    /// # Panics
+    ///
+    /// If the command is empty: that is how raft marks a leader's first entry.
+    pub async fn propose(&self, command: Bytes) -> Result<O, ProposeError> {
+        assert!(!command.is_empty(), "a command has at least one byte");
+        let Inner { events, shared } = &*self.inner;
+        let cost = u32::try_from(command.len())
+            .unwrap_or(PROPOSAL_BYTES)
+            .saturating_add(PROPOSAL_OVERHEAD)
+            .min(PROPOSAL_BYTES);
+        let room = Semaphore::acquire_many_owned(Arc::clone(&shared.room), cost)
+            .await
+            .map_err(|_| shared.closed())?;
+        if shared.disk_full.load(Ordering::Relaxed) {
+            return Err(ProposeError::NoSpace);
+        }
+        let (reply, outcome) = oneshot::channel();
+        // No copy if the command is not shared.
+        let command = command.into();
+        let proposal = Proposal {
+            command,
+            waiter: Waiter::new(reply, room),
+        };
+        events
+            .send(Event::Propose(proposal))
+            .map_err(|_| shared.closed())?;
+        outcome.await.unwrap_or_else(|_| Err(shared.closed()))
+    }
+
+    /// Resolves when everything that was committed before the call is applied here and this node
+    /// was still the leader then: a read after it is linearizable.
+    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
+        let Inner { events, shared } = &*self.inner;
+        if *shared.ended.borrow() {
+            return Err(shared.closed());
+        }
+        let position = *shared.position.lock();
+        let index = if let Some(first) = position.alone_from {
+            position.committed.max(first)
+        } else {
+            let (reply, index) = oneshot::channel();
+            events
+                .send(Event::Barrier(reply))
+                .map_err(|_| shared.closed())?;
+            index.await.unwrap_or_else(|_| Err(shared.closed()))?
+        };
+        if *shared.applied.borrow() >= index {
+            return Ok(());
+        }
+        let mut applied = shared.applied.subscribe();
+        let mut ended = shared.ended.subscribe();
+        tokio::select! {
+            biased;
+            _ = applied.wait_for(|applied| *applied >= index) => Ok(()),
+            _ = ended.wait_for(|ended| *ended) => Err(shared.closed()),
+        }
+    }
+
+    /// Takes in a message from another node.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the transport has no further use for it"
+    )]
+    pub fn receive(&self, message: Bytes) {
+        let Inner { events, shared } = &*self.inner;
+        let bytes = message.len() as u64;
+        if shared.inbox.load(Ordering::Relaxed) + bytes > INBOX_BYTES {
+            // Raft sends again what matters.
+            tracing::debug!("inbox full: message dropped");
+            return;
+        }
+        match Message::from_bytes(&message) {
+            Ok(message) => {
+                shared
+                    .inbox
+                    .fetch_add(driver::message_bytes(&message), Ordering::Relaxed);
+                // If nobody listens, the node has stopped.
+                let _ = events.send(Event::Message(Box::new(message)));
+            }
+            Err(error) => tracing::warn!(%error, "unreadable message dropped"),
+        }
+    }
+
+    /// Where this node stands; never blocks.
+    pub fn status(&self) -> Status {
+        let shared = &self.inner.shared;
+        let applied = *shared.applied.borrow();
+        let position = *shared.position.lock();
+        Status {
+            leader: position.leader,
+            is_leader: position.leading,
+            term: position.term,
+            // The two are read one after the other.
+            committed: position.committed.max(applied),
+            applied,
+        }
+    }
+
+    /// Resolves when the node has stopped by itself, with the reason; never after an orderly
+    /// shutdown.
+    pub async fn stopped(&self) -> String {
+        let mut fault = self.inner.shared.fault.subscribe();
+        let fault = fault
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|fault| fault.clone());
+        match fault {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the threads and waits for them. Everything acknowledged is on disk; commands still
+    /// in flight are finished first, if that is possible within some seconds. Afterwards nothing
+    /// of the node holds the journal or the state machine.
+    pub async fn shutdown(&self) {
+        self.inner.stop();
+        let mut ended = self.inner.shared.ended.subscribe();
+        // Fails only if the sender, which this handle keeps alive, were gone.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

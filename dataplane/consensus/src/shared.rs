@@ -1,0 +1,107 @@
+//! What the threads of a node and its handles see of each other.
+
+use crate::{ProposeError, node::Position};
+use parking_lot::Mutex;
+use raft::eraftpb::Message;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+/// Most bytes of proposals in flight, from the call to the outcome; more wait at the door.
+pub(crate) const PROPOSAL_BYTES: u32 = 64 << 20;
+
+/// What a proposal costs beside its own bytes.
+pub(crate) const PROPOSAL_OVERHEAD: u32 = 512;
+
+/// Most bytes of messages taken in and not yet looked at; more are dropped, as by a network.
+pub(crate) const INBOX_BYTES: u64 = 64 << 20;
+
+/// State that the threads publish.
+pub(crate) struct Shared {
+    /// Where raft stands.
+    pub(crate) position: Mutex<Position>,
+    /// Last index applied.
+    pub(crate) applied: watch::Sender<u64>,
+    /// Why the node stopped by itself.
+    pub(crate) fault: watch::Sender<Option<String>>,
+    /// No thread is left, and none holds the journal or the state machine.
+    pub(crate) ended: watch::Sender<bool>,
+    /// The journal's disk is full.
+    pub(crate) disk_full: AtomicBool,
+    /// Bytes of messages in the queue.
+    pub(crate) inbox: AtomicU64,
+    /// Bounds the proposals in flight; closed when no more are taken.
+    pub(crate) room: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(applied: u64) -> Shared {
+        Shared {
+            position: Mutex::default(),
+            applied: watch::Sender::new(applied),
+            fault: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+            disk_full: AtomicBool::new(false),
+            inbox: AtomicU64::new(0),
+            room: Arc::new(Semaphore::new(PROPOSAL_BYTES as usize)),
+        }
+    }
+
+    /// The error for whoever comes too late.
+    pub(crate) fn closed(&self) -> ProposeError {
+        let fault = self.fault.borrow().clone();
+        ProposeError::Closed(fault.unwrap_or_else(|| "the node is shutting down".to_owned()))
+    }
+}
+
+/// What wakes the raft thread. The queue has no bound of its own: each kind has one at its source.
+pub(crate) enum Event<O> {
+    /// A command; bounded by [`Shared::room`].
+    Propose(Proposal<O>),
+    /// A read barrier: answered with the index that must be applied. Its caller waits for it.
+    Barrier(oneshot::Sender<Result<u64, ProposeError>>),
+    /// From another node; bounded by [`Shared::inbox`].
+    Message(Box<Message>),
+    /// From the log writer: the batch of this number is on disk.
+    Persisted(u64),
+    /// From the log writer: the disk is full, or no longer.
+    DiskFull(bool),
+    /// From the apply thread, once per batch.
+    Applied(u64),
+    /// From the flush thread: the last durable index.
+    Flushed(u64),
+    /// From any thread: it cannot go on.
+    Fault(String),
+    /// No more proposals; end when those in flight are done.
+    Stop,
+}
+
+/// A command on its way.
+pub(crate) struct Proposal<O> {
+    /// Not empty.
+    pub(crate) command: Vec<u8>,
+    /// Who waits.
+    pub(crate) waiter: Waiter<O>,
+}
+
+/// Who waits for the outcome of a command, and the room that the command takes meanwhile.
+pub(crate) struct Waiter<O> {
+    reply: oneshot::Sender<Result<O, ProposeError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<O> Waiter<O> {
+    pub(crate) fn new(
+        reply: oneshot::Sender<Result<O, ProposeError>>,
+        room: OwnedSemaphorePermit,
+    ) -> Waiter<O> {
+        Waiter { reply, _room: room }
+    }
+
+    /// Tells; a caller that went away is none of our business.
+    pub(crate) fn tell(self, outcome: Result<O, ProposeError>) {
+        let _ = self.reply.send(outcome);
+    }
+}

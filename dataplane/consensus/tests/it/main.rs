@@ -1,0 +1,12 @@
+//! Nodes as the rest of the process sees them, over stores that forget and networks that lose.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+
+mod benchmark;
+mod durability;
+mod faults;
+mod flow;
+mod group;
+mod kv;
+mod machine;
+mod network;

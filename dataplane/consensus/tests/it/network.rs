@@ -1,0 +1,95 @@
+//! A network in memory that loses messages and can be cut.
+
+use bytes::Bytes;
+use forebay_consensus::{Raft, Transport};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// For a lone voter.
+pub(crate) struct NoNetwork;
+
+impl Transport for NoNetwork {
+    fn send(&self, to: u64, _message: Bytes) {
+        panic!("a lone voter sends nothing, and not to {to}");
+    }
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<u64, Raft<u64>>,
+    isolated: BTreeSet<u64>,
+    /// One message in so many is lost; 0: none.
+    loss: u64,
+    random: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Network {
+    state: Mutex<State>,
+}
+
+impl Network {
+    pub(crate) fn losing_one_in(loss: u64) -> Arc<Network> {
+        let state = State {
+            loss,
+            random: 1,
+            ..State::default()
+        };
+        Arc::new(Network {
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(crate) fn port(self: &Arc<Network>, id: u64) -> Arc<dyn Transport> {
+        Arc::new(Port {
+            network: Arc::clone(self),
+            id,
+        })
+    }
+
+    pub(crate) fn attach(&self, id: u64, node: Raft<u64>) {
+        self.state.lock().nodes.insert(id, node);
+    }
+
+    pub(crate) fn detach(&self, id: u64) {
+        // Dropped outside the lock: the last handle of a node stops it.
+        let node = self.state.lock().nodes.remove(&id);
+        drop(node);
+    }
+
+    pub(crate) fn isolate(&self, id: u64) {
+        self.state.lock().isolated.insert(id);
+    }
+
+    pub(crate) fn rejoin(&self, id: u64) {
+        self.state.lock().isolated.remove(&id);
+    }
+}
+
+struct Port {
+    network: Arc<Network>,
+    id: u64,
+}
+
+impl Transport for Port {
+    fn send(&self, to: u64, message: Bytes) {
+        let node = {
+            let mut state = self.network.state.lock();
+            // xorshift64 (Marsaglia 2003): which messages are lost only has to look arbitrary.
+            state.random ^= state.random << 13;
+            state.random ^= state.random >> 7;
+            state.random ^= state.random << 17;
+            let lost = state.loss > 0 && state.random.is_multiple_of(state.loss);
+            if lost || state.isolated.contains(&self.id) || state.isolated.contains(&to) {
+                return;
+            }
+            state.nodes.get(&to).cloned()
+        };
+        if let Some(node) = node {
+            node.receive(message);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The mode of every open inode, decided in one place: at its first open, until its last release.
+//!
+//! The kernel allows one backing file per inode, and refuses a passthrough open of an inode that is open
+//! in cached mode (and the other way round), so all opens of an inode share one decision. Our counts
+//! are conservative: a release reaches us after the kernel has counted it.
+//!
+//! An inode in passthrough mode keeps its backing id and its lease after the last release, in a bounded
+//! list, least recently used out first: opening it again asks nobody.
+
+use forebay_client::LeaseId;
+use forebay_types::{FileRef, Ino};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    future::Future,
+    sync::Arc,
+};
+use tokio::sync::OnceCell;
+
+/// How an inode is read while it is open.
+#[derive(Debug)]
+pub enum Mode<B> {
+    /// By the kernel, from the backing file; we see no read.
+    Passthrough {
+        /// The kernel's reference to the backing file.
+        backing: B,
+        /// Keeps the file from eviction.
+        lease: LeaseId,
+    },
+    /// Through us, from the descriptor, after the worker has made sure of the range.
+    Cached {
+        /// The sparse file.
+        file: Arc<File>,
+        /// Keeps the file from eviction.
+        lease: LeaseId,
+    },
+    /// Through us, streamed: there is no local worker, or its cache cannot take the file.
+    Streamed,
+}
+
+/// An open inode.
+#[derive(Debug)]
+pub struct Inode<B> {
+    /// What names its bytes.
+    pub file: FileRef,
+    /// How it is read.
+    pub mode: Mode<B>,
+}
+
+impl<B> Inode<B> {
+    fn lease(&self) -> Option<LeaseId> {
+        match &self.mode {
+            Mode::Passthrough { lease, .. } | Mode::Cached { lease, .. } => Some(*lease),
+            Mode::Streamed => None,
+        }
+    }
+}
+
+type Cell<B> = Arc<OnceCell<Arc<Inode<B>>>>;
+
+struct Slot<B> {
+    cell: Cell<B>,
+    opens: u64,
+    /// Place in the list of the idle; only while `opens` is 0.
+    idle: u64,
+    /// The worker wants the lease back: let go at the last release.
+    recalled: bool,
+}
+
+struct Table<B> {
+    slots: HashMap<Ino, Slot<B>>,
+    leases: HashMap<LeaseId, Ino>,
+    /// Idle inodes in the order of their last release.
+    idle: BTreeMap<u64, Ino>,
+    clock: u64,
+}
+
+/// Called with an inode that is let go, to give its lease back.
+pub type LetGo<B> = Box<dyn Fn(Arc<Inode<B>>) + Send + Sync>;
+
+/// All open inodes, and the idle ones that keep their backing.
+pub struct Inodes<B> {
+    table: Mutex<Table<B>>,
+    most_idle: usize,
+    let_go: LetGo<B>,
+}
+
+impl<B> Inodes<B> {
+    /// None yet; at most `most_idle` are kept while not open.
+    pub fn new(most_idle: usize, let_go: LetGo<B>) -> Inodes<B> {
+        let table = Table {
+            slots: HashMap::new(),
+            leases: HashMap::new(),
+            idle: BTreeMap::new(),
+            clock: 0,
+        };
+        Inodes {
+            table: Mutex::new(table),
+            most_idle,
+            let_go,
+        }
+    }
+
+    /// Counts an open of `ino` and returns its state, decided by `decide` if this is the first one.
+    /// An open that fails or is given up is not counted.
+    pub async fn open<E, F>(&self, ino: Ino, decide: impl FnOnce() -> F) -> Result<Arc<Inode<B>>, E>
+    where
+        F: Future<Output = Result<Inode<B>, E>>,
+    {
+        let cell = self.begin(ino);
+        let opening = Opening { inodes: self, ino };
+        let inode = match cell.get() {
+            Some(inode) => inode,
+            None => {
+                cell.get_or_try_init(|| async {
+                    let inode = Arc::new(decide().await?);
+                    if let Some(lease) = inode.lease() {
+                        self.table.lock().leases.insert(lease, ino);
+                    }
+                    Ok(inode)
+                })
+                .await?
+            }
+        };
+        std::mem::forget(opening);
+        Ok(inode.clone())
+    }
+
+    /// The state of an open inode.
+    pub fn get(&self, ino: Ino) -> Option<Arc<Inode<B>>> {
+        self.table.lock().slots.get(&ino)?.cell.get().cloned()
+    }
+
+    /// Counts a release.
+    pub fn release(&self, ino: Ino) {
+        let gone = {
+            let mut table = self.table.lock();
+            let Some(slot) = table.slots.get_mut(&ino) else {
+                return;
+            };
+            slot.opens = slot.opens.saturating_sub(1);
+            if slot.opens > 0 {
+                return;
+            }
+            let passthrough = slot
+                .cell
+                .get()
+                .is_some_and(|i| matches!(i.mode, Mode::Passthrough { .. }));
+            if passthrough && !slot.recalled {
+                table.rest(ino, self.most_idle)
+            } else {
+                table.remove(ino)
+            }
+        };
+        if let Some(inode) = gone {
+            (self.let_go)(inode);
+        }
+    }
+
+    /// The worker wants a lease back: at once if the inode is not open, else at its last release.
+    pub fn recall(&self, lease: LeaseId) {
+        let gone = {
+            let mut table = self.table.lock();
+            let Some(ino) = table.leases.get(&lease).copied() else {
+                return;
+            };
+            match table.slots.get_mut(&ino) {
+                Some(slot) if slot.opens > 0 => {
+                    slot.recalled = true;
+                    None
+                }
+                _ => table.remove(ino),
+            }
+        };
+        if let Some(inode) = gone {
+            (self.let_go)(inode);
+        }
+    }
+
+    /// Lets go of an inode unless it is open.
+    pub fn forget(&self, ino: Ino) {
+        let gone = {
+            let mut table = self.table.lock();
+            let idle = table.slots.get(&ino).is_some_and(|slot| slot.opens == 0);
+            if idle { table.remove(ino) } else { None }
+        };
+        if let Some(inode) = gone {
+            (self.let_go)(inode);
+        }
+    }
+
+    /// Inodes that keep their backing while not open.
+    pub fn idle(&self) -> usize {
+        self.table.lock().idle.len()
+    }
+
+    fn begin(&self, ino: Ino) -> Cell<B> {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let slot = table.slots.entry(ino).or_insert_with(|| Slot {
+            cell: Cell::default(),
+            opens: 0,
+            idle: 0,
+            recalled: false,
+        });
+        if slot.opens == 0 {
+            table.idle.remove(&slot.idle);
+        }
+        slot.opens += 1;
+        slot.cell.clone()
+    }
+}
+
+impl<B> Table<B> {
+    /// Puts an inode on the idle list; returns the one that has to leave it.
+    fn rest(&mut self, ino: Ino, most: usize) -> Option<Arc<Inode<B>>> {
+        self.clock += 1;
+        self.idle.insert(self.clock, ino);
+        if let Some(slot) = self.slots.get_mut(&ino) {
+            slot.idle = self.clock;
+        }
+        if self.idle.len() <= most {
+            return None;
+        }
+        let oldest = *self.idle.first_key_value()?.1;
+        self.remove(oldest)
+    }
+
+    fn remove(&mut self, ino: Ino) -> Option<Arc<Inode<B>>> {
+        let slot = self.slots.remove(&ino)?;
+        self.idle.remove(&slot.idle);
+        let inode = slot.cell.get()?.clone();
+        if let Some(lease) = inode.lease() {
+            self.leases.remove(&lease);
+        }
+        Some(inode)
+    }
+}
+
+/// An open that is not decided yet; dropped, it is taken back.
+struct Opening<'a, B> {
+    inodes: &'a Inodes<B>,
+    ino: Ino,
+}
+
+impl<B> Drop for Opening<'_, B> {
+    fn drop(&mut self) {
+        self.inodes.release(self.ino);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_types::{ContentVersion, FileId, Fingerprint, MountId};
+    use futures::FutureExt;
+
+    fn inode(ino: u64, passthrough: bool) -> Inode<()> {
+        let lease = LeaseId(ino);
+        let file = FileRef {
+            id: FileId {
+                ino: Ino(ino),
+                version: ContentVersion(1),
+            },
+            mount: MountId(1),
+            key: "k".into(),
+            fingerprint: Fingerprint::default(),
+        };
+        let mode = if passthrough {
+            Mode::Passthrough { backing: (), lease }
+        } else {
+            Mode::Cached {
+                file: Arc::new(tempfile::tempfile().unwrap()),
+                lease,
+            }
+        };
+        Inode { file, mode }
+    }
+
+    type Gone = Arc<Mutex<Vec<u64>>>;
+
+    fn inodes(most_idle: usize) -> (Inodes<()>, Gone) {
+        let gone = Gone::default();
+        let log = gone.clone();
+        let let_go = move |inode: Arc<Inode<()>>| log.lock().push(inode.file.id.ino.0);
+        (Inodes::new(most_idle, Box::new(let_go)), gone)
+    }
+
+    fn open(inodes: &Inodes<()>, ino: u64, passthrough: bool) -> Arc<Inode<()>> {
+        let decide = || async move { Ok::<_, ()>(inode(ino, passthrough)) };
+        inodes
+            .open(Ino(ino), decide)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+    }
+
+    fn never(inodes: &Inodes<()>, ino: u64) -> Arc<Inode<()>> {
+        let decide = || async { panic!("decided twice") };
+        inodes
+            .open::<(), _>(Ino(ino), decide)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_mode_stays_from_the_first_open_to_the_last_release() {
+        let (inodes, gone) = inodes(8);
+        open(&inodes, 1, false);
+        never(&inodes, 1);
+        inodes.release(Ino(1));
+        never(&inodes, 1);
+        inodes.release(Ino(1));
+        inodes.release(Ino(1));
+        assert_eq!(*gone.lock(), [1]);
+        assert!(matches!(
+            open(&inodes, 1, true).mode,
+            Mode::Passthrough { .. }
+        ));
+    }
+
+    #[test]
+    fn a_backing_is_kept_for_the_next_open_until_others_push_it_out() {
+        let (inodes, gone) = inodes(2);
+        for ino in 1..=2 {
+            open(&inodes, ino, true);
+            inodes.release(Ino(ino));
+        }
+        never(&inodes, 1);
+        inodes.release(Ino(1));
+        open(&inodes, 3, true);
+        assert!(gone.lock().is_empty());
+        inodes.release(Ino(3));
+        assert_eq!((gone.lock().clone(), inodes.idle()), (vec![2], 2));
+    }
+
+    #[test]
+    fn a_recall_takes_an_idle_lease_at_once_and_an_open_one_at_its_release() {
+        let (inodes, gone) = inodes(8);
+        open(&inodes, 1, true);
+        open(&inodes, 2, true);
+        inodes.release(Ino(1));
+        inodes.recall(LeaseId(1));
+        inodes.recall(LeaseId(2));
+        inodes.recall(LeaseId(99));
+        assert_eq!(*gone.lock(), [1]);
+        never(&inodes, 2);
+        inodes.release(Ino(2));
+        inodes.release(Ino(2));
+        assert_eq!(*gone.lock(), [1, 2]);
+        assert_eq!(inodes.idle(), 0);
+    }
+
+    #[test]
+    fn a_failed_or_abandoned_open_leaves_nothing_behind() {
+        let (inodes, gone) = inodes(8);
+        let failed = inodes
+            .open(Ino(1), || async { Err::<Inode<()>, _>(5) })
+            .now_or_never();
+        assert_eq!(failed.unwrap().unwrap_err(), 5);
+        let waits = inodes
+            .open::<(), _>(Ino(1), futures::future::pending)
+            .now_or_never();
+        assert!(waits.is_none());
+        assert!(inodes.table.lock().slots.is_empty());
+        assert!(gone.lock().is_empty());
+    }
+}

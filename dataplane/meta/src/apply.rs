@@ -1,0 +1,87 @@
+//! The single entry for changes.
+
+use crate::{
+    Error, Result,
+    command::{Change, Command},
+    entries, mount, orphan,
+    outcome::{Outcome, Reply},
+    pin, problem, schema,
+    session::{self, Admission},
+    txn::{Fault, Txn},
+};
+
+/// Applies a command at `index` within `txn`, which the caller then commits.
+pub(crate) fn apply(txn: &mut Txn, index: u64, command: &Command) -> Result<Outcome> {
+    let counters = &mut txn.state.counters;
+    counters.applied = index;
+    // Clocks of leaders differ; time in the state does not run backwards.
+    counters.now_ns = counters.now_ns.max(command.now_ns);
+    let Some(request) = &command.request else {
+        return attempt(txn, &command.change);
+    };
+    match session::admit(txn, request)? {
+        Admission::Answered(outcome) => Ok(outcome),
+        Admission::First => {
+            let outcome = attempt(txn, &command.change)?;
+            session::record(txn, request, &outcome)?;
+            Ok(outcome)
+        }
+    }
+}
+
+/// Makes the change whole, or refuses it and changes nothing.
+fn attempt(txn: &mut Txn, change: &Change) -> Result<Outcome> {
+    let before = txn.state.clone();
+    match perform(txn, change) {
+        Ok(reply) => Ok(Outcome {
+            reply,
+            invalidated: std::mem::take(&mut txn.invalidated),
+        }),
+        Err(Fault::Fatal(error)) => Err(error),
+        Err(Fault::Refused { code, reason }) => {
+            txn.clear();
+            txn.state = before;
+            Ok(Outcome::refused(code, reason))
+        }
+    }
+}
+
+fn perform(txn: &mut Txn, change: &Change) -> Result<Reply, Fault> {
+    let inner = |txn: &Txn, ino| txn.state.counters.inner(ino);
+    match change {
+        Change::InitCluster { cluster } => init_cluster(txn, cluster),
+        Change::OpenSession { client } => Ok(session::open(txn, client)),
+        Change::ExpireSessions { unused_since_ns } => session::expire(txn, *unused_since_ns),
+        Change::Mount { spec } => mount::mount(txn, spec),
+        Change::Unmount { mount } => mount::unmount(txn, *mount),
+        Change::UpsertEntries { parent, entries } => {
+            entries::upsert(txn, inner(txn, *parent), entries)
+        }
+        Change::RemoveEntries { parent, names } => entries::remove(txn, inner(txn, *parent), names),
+        Change::FinishSync { dir, started_ns } => {
+            entries::finish_sync(txn, inner(txn, *dir), *started_ns)
+        }
+        Change::RecordProblems {
+            mount,
+            prefix,
+            problems,
+        } => problem::record(txn, *mount, prefix, problems),
+        Change::SetPin { ino, pinned } => pin::set(txn, inner(txn, *ino), *pinned),
+        Change::Reap { before_ns, limit } => orphan::reap(txn, *before_ns, *limit),
+    }
+}
+
+fn init_cluster(txn: &mut Txn, cluster: &str) -> Result<Reply, Fault> {
+    let stored = txn
+        .kv
+        .get(&schema::cluster())?
+        .map(String::from_utf8)
+        .transpose();
+    let stored =
+        stored.map_err(|_| Error::Damaged("the cluster's identity is not UTF-8".to_owned()))?;
+    let name = stored.unwrap_or_else(|| {
+        txn.batch.put(schema::cluster(), cluster);
+        cluster.to_owned()
+    });
+    Ok(Reply::Cluster(name))
+}

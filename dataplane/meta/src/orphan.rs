@@ -1,0 +1,88 @@
+//! Inodes that are out of the tree, in the order in which they left it, and their end.
+
+use crate::{
+    Result,
+    edge::{self, Edge},
+    inode::Body,
+    outcome::Reply,
+    pin, problem, schema,
+    txn::{Fault, Txn},
+};
+use forebay_types::{FileKind, Ino};
+
+/// Deletes up to `limit` rows of orphans since before `before_ns`. A directory's entries go
+/// first, a portion in each command; its subdirectories become orphans of the same time.
+pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, Fault> {
+    let from_ns = txn.state.counters.reap_from_ns;
+    // Orphans of this very moment and later may still come.
+    let before_ns = before_ns.min(txn.now_ns());
+    let range = schema::orphans(from_ns, before_ns);
+    let mut left = limit as usize;
+    let mut oldest_left = None;
+    let kv = txn.kv;
+    for row in kv.scan(range.start.as_slice()..range.end.as_slice()) {
+        let (key, _) = row?;
+        let (since_ns, ino) = schema::orphan_of(&key)?;
+        if left == 0 {
+            oldest_left.get_or_insert(since_ns);
+            break;
+        }
+        let Some(row) = txn.inode(ino)? else {
+            txn.batch.delete(key);
+            continue;
+        };
+        if let Body::Directory(directory) = &row.body {
+            let emptied = empty(txn, ino, since_ns, &mut left)?;
+            let finished = emptied.all && left > 0;
+            if emptied.directories || !finished {
+                oldest_left.get_or_insert(since_ns);
+            }
+            if !finished {
+                break;
+            }
+            let mount = directory.owner.as_ref().map(|owner| owner.mount);
+            problem::forget_directory(txn, ino, mount)?;
+        }
+        delete(txn, ino)?;
+        txn.batch.delete(key);
+        left -= 1;
+    }
+    // Beyond what is left, or beyond all that was looked at: skip the tombstones next time.
+    txn.state.counters.reap_from_ns = oldest_left.unwrap_or(from_ns.max(before_ns));
+    Ok(Reply::Reaped(u64::from(limit) - left as u64))
+}
+
+/// What came of emptying a directory.
+struct Emptied {
+    /// Nothing is left in it.
+    all: bool,
+    /// It had subdirectories, which are orphans of their own now.
+    directories: bool,
+}
+
+/// Deletes up to `left` entries of a directory.
+fn empty(txn: &mut Txn, dir: Ino, since_ns: i64, left: &mut usize) -> Result<Emptied> {
+    let entries = edge::scan(txn.kv, dir, None, *left + 1)?;
+    let mut emptied = Emptied {
+        all: entries.len() <= *left,
+        directories: false,
+    };
+    for (name, Edge { ino, kind, .. }) in entries.into_iter().take(*left) {
+        txn.batch.delete(schema::edge(dir, name.as_bytes()));
+        match kind {
+            FileKind::File => delete(txn, ino)?,
+            FileKind::Directory => {
+                txn.batch.put(schema::orphan(since_ns, ino), Vec::new());
+                emptied.directories = true;
+            }
+        }
+        *left -= 1;
+    }
+    Ok(emptied)
+}
+
+fn delete(txn: &mut Txn, ino: Ino) -> Result<()> {
+    pin::forget(txn, ino)?;
+    txn.delete_inode(ino);
+    Ok(())
+}

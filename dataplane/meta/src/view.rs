@@ -1,0 +1,222 @@
+//! What reads see.
+//!
+//! A view of several rows reads them from one snapshot, or from the live store where any mixture
+//! of before and after is a state that was: an inode's attributes do not change with its edge, and
+//! a number is never used again. So every answer is that of one moment between the call and its
+//! return.
+
+use crate::{
+    Error, Meta, Result,
+    command::Problem,
+    counters::Counters,
+    edge,
+    inode::{self, InodeRow},
+    mount, pin, problem, schema,
+};
+use bytes::Bytes;
+use forebay_types::{Attr, FileRef, Ino, MountId, MountSpec, Name};
+use std::{sync::Arc, sync::atomic::Ordering};
+
+/// Where a directory's entries come from, and how fresh they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirState {
+    /// The under store; `None`: a directory made only to hold mount points.
+    pub mount: Option<MountId>,
+    /// Its key there: empty, or ending in `/`.
+    pub prefix: Bytes,
+    /// When the last complete listing began (`FinishSync`), nanoseconds since the Unix epoch;
+    /// `None`: never listed, or to be listed again.
+    pub synced_ns: Option<i64>,
+}
+
+/// Most entries read at once: they are in memory together.
+const PORTION: usize = 4096;
+
+impl Meta {
+    /// The cluster's identity, once given.
+    pub fn cluster(&self) -> Result<Option<String>> {
+        let value = self.kv.get(&schema::cluster())?;
+        let text = value.map(String::from_utf8).transpose();
+        text.map_err(|_| Error::Damaged("the cluster's identity is not UTF-8".to_owned()))
+    }
+
+    /// Attributes of an inode (orphans included).
+    pub fn attr(&self, ino: Ino) -> Result<Option<Attr>> {
+        Ok(self.row(self.inner(ino))?.map(|row| row.attr(ino)))
+    }
+
+    /// A name in a directory.
+    pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attr>> {
+        let dir = self.inner(parent);
+        if let Some(edge) = edge::get(&*self.kv, dir, name)?
+            && let Some(row) = self.row(edge.ino)?
+        {
+            return Ok(Some(row.attr(edge.ino)));
+        }
+        if parent != Ino::ROOT {
+            return Ok(None);
+        }
+        // Another directory may have taken the place of the root between the two reads.
+        let now = self.kv.snapshot();
+        let root = Counters::load(&*now)?.root;
+        let Some(edge) = edge::get(&*now, root, name)? else {
+            return Ok(None);
+        };
+        Ok(inode::get(&*now, edge.ino)?.map(|row| row.attr(edge.ino)))
+    }
+
+    /// Up to `limit` entries after a name, in the order of names. The entries of one call are of
+    /// one moment.
+    pub fn read_dir(
+        &self,
+        dir: Ino,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<(Name, Attr)>> {
+        let now = self.kv.snapshot();
+        let dir = if dir == Ino::ROOT {
+            Counters::load(&*now)?.root
+        } else {
+            dir
+        };
+        let mut list: Vec<(Name, Attr)> = Vec::new();
+        while list.len() < limit {
+            let after = list.last().map_or(after, |(name, _)| Some(name));
+            let portion = PORTION.min(limit - list.len());
+            let edges = edge::scan(&*now, dir, after, portion)?;
+            let complete = edges.len() < portion;
+            let inos: Vec<_> = edges.iter().map(|(_, edge)| edge.ino).collect();
+            for ((name, edge), row) in edges.into_iter().zip(inode::get_many(&*now, &inos)?) {
+                let row =
+                    row.ok_or_else(|| Error::Damaged(format!("inode {} is missing", edge.ino)))?;
+                list.push((name, row.attr(edge.ino)));
+            }
+            if complete {
+                break;
+            }
+        }
+        Ok(list)
+    }
+
+    /// Of a directory; `None` if there is no such directory.
+    pub fn dir_state(&self, dir: Ino) -> Result<Option<DirState>> {
+        let Some(row) = self.row(self.inner(dir))? else {
+            return Ok(None);
+        };
+        Ok(row.as_directory().map(|directory| DirState {
+            mount: directory.owner.as_ref().map(|owner| owner.mount),
+            prefix: directory
+                .owner
+                .as_ref()
+                .map_or_else(Bytes::new, |owner| owner.prefix.clone()),
+            synced_ns: directory.synced_ns,
+        }))
+    }
+
+    /// Of a file (orphans included); `None` if there is no such file.
+    pub fn file_ref(&self, ino: Ino) -> Result<Option<FileRef>> {
+        let Some(row) = self.row(ino)? else {
+            return Ok(None);
+        };
+        let (Some(file), Some(place)) = (row.as_file(), &row.place) else {
+            return Ok(None);
+        };
+        let Some(parent) = self.row(place.parent)? else {
+            return Ok(None);
+        };
+        Ok(parent
+            .as_directory()
+            .and_then(|directory| file.file_ref(ino, place, directory)))
+    }
+
+    /// Parent and name; `None` for the root, orphans and unknown inodes.
+    pub fn parent(&self, ino: Ino) -> Result<Option<(Ino, Name)>> {
+        let way = self.way(ino)?;
+        Ok(way.and_then(|way| way.into_iter().next()))
+    }
+
+    /// Absolute path of an inode in the tree; `None` for orphans and unknown inodes.
+    pub fn path(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        let Some(way) = self.way(ino)? else {
+            return Ok(None);
+        };
+        let mut path = Vec::new();
+        for (_, name) in way.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name.as_bytes());
+        }
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        Ok(Some(path))
+    }
+
+    /// Whether the inode or a directory above it is pinned.
+    pub fn is_pinned(&self, ino: Ino) -> Result<bool> {
+        if self.pins.load(Ordering::Acquire) == 0 {
+            return Ok(false);
+        }
+        let mut at = self.inner(ino);
+        loop {
+            if pin::is_pinned(&*self.kv, at)? {
+                return Ok(true);
+            }
+            let Some(row) = self.row(at)? else {
+                return Ok(false);
+            };
+            let Some(place) = &row.place else {
+                return Ok(false);
+            };
+            at = place.parent;
+        }
+    }
+
+    /// The mount table.
+    pub fn mounts(&self) -> Result<Vec<(MountId, MountSpec)>> {
+        let rows = mount::rows(&*self.kv)?;
+        Ok(rows.into_iter().map(|(id, row)| (id, row.spec)).collect())
+    }
+
+    /// Up to `limit` recorded problems, and how many there are in all.
+    pub fn problems(&self, limit: usize) -> Result<(Vec<(MountId, Problem)>, u64)> {
+        problem::list(&*self.kv.snapshot(), limit)
+    }
+
+    /// Inodes there are, orphans included until they are reaped.
+    pub fn inode_count(&self) -> Result<u64> {
+        Ok(self.inodes.load(Ordering::Acquire))
+    }
+
+    fn inner(&self, ino: Ino) -> Ino {
+        if ino == Ino::ROOT {
+            Ino(self.root.load(Ordering::Acquire))
+        } else {
+            ino
+        }
+    }
+
+    fn row(&self, ino: Ino) -> Result<Option<Arc<InodeRow>>> {
+        self.cache.load(&*self.kv, ino)
+    }
+
+    /// Parents and names from an inode up to the root; `None` if it is not in the tree.
+    fn way(&self, ino: Ino) -> Result<Option<Vec<(Ino, Name)>>> {
+        let now = self.kv.snapshot();
+        let counters = Counters::load(&*now)?;
+        let mut way = Vec::new();
+        let mut at = counters.inner(ino);
+        loop {
+            let Some(row) = inode::get(&*now, at)? else {
+                return Ok(None);
+            };
+            match row.place {
+                None if at == counters.root => return Ok(Some(way)),
+                Some(place) if !place.gone => {
+                    way.push((counters.outer(place.parent), place.name));
+                    at = place.parent;
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A state machine in memory, and short ways to say what it is told.
+
+use bytes::Bytes;
+use forebay_kv::{Batch, Durability, Kv, MemKv};
+use forebay_meta::{Change, Command, Meta, Outcome, Reply, UfsEntry, UfsKind};
+use forebay_types::{Attr, FileKind, Fingerprint, Ino, MountId, MountSpec, Name, SyncPolicy};
+use std::sync::Arc;
+
+pub(crate) const CACHE: u64 = 1 << 20;
+
+/// A state machine whose commands come a second apart.
+pub(crate) struct World {
+    pub(crate) kv: Arc<MemKv>,
+    pub(crate) meta: Meta,
+    pub(crate) index: u64,
+}
+
+pub(crate) fn second(index: u64) -> i64 {
+    1_000_000_000 * index as i64
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let kv = Arc::new(MemKv::new());
+        let meta = Meta::open(kv.clone(), CACHE).unwrap();
+        World { kv, meta, index: 0 }
+    }
+
+    /// With an under store at `/`.
+    pub(crate) fn mounted() -> World {
+        let mut world = World::new();
+        world.mount("/", "mem://a");
+        world
+    }
+
+    pub(crate) fn apply(&mut self, change: Change) -> Outcome {
+        self.index += 1;
+        let command = Command {
+            now_ns: second(self.index),
+            request: None,
+            change,
+        };
+        self.meta.apply(self.index, &command).unwrap()
+    }
+
+    pub(crate) fn mount(&mut self, path: &str, uri: &str) -> MountId {
+        match self
+            .apply(Change::Mount {
+                spec: spec(path, uri),
+            })
+            .reply
+        {
+            Reply::Mount(id) => id,
+            other => panic!("mount {path}: {other:?}"),
+        }
+    }
+
+    pub(crate) fn upsert(&mut self, dir: &str, entries: &[UfsEntry]) -> Outcome {
+        let parent = self.ino(dir);
+        self.apply(Change::UpsertEntries {
+            parent,
+            entries: entries.to_vec(),
+        })
+    }
+
+    pub(crate) fn remove(&mut self, dir: &str, names: &[&str]) -> Outcome {
+        let parent = self.ino(dir);
+        let names = names.iter().map(|text| name(text)).collect();
+        self.apply(Change::RemoveEntries { parent, names })
+    }
+
+    pub(crate) fn finish(&mut self, dir: &str) -> Outcome {
+        let dir = self.ino(dir);
+        let started_ns = second(self.index);
+        self.apply(Change::FinishSync { dir, started_ns })
+    }
+
+    /// A whole listing of a directory for the first time.
+    pub(crate) fn load(&mut self, dir: &str, entries: &[UfsEntry]) {
+        self.upsert(dir, entries);
+        self.finish(dir);
+    }
+
+    pub(crate) fn reap_all(&mut self) {
+        while self.reap(1000) > 0 {}
+    }
+
+    pub(crate) fn reap(&mut self, limit: u32) -> u64 {
+        match self
+            .apply(Change::Reap {
+                before_ns: i64::MAX,
+                limit,
+            })
+            .reply
+        {
+            Reply::Reaped(rows) => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<Attr> {
+        let mut at = self.meta.attr(Ino::ROOT).unwrap()?;
+        for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+            at = self.meta.lookup(at.ino, &name(segment)).unwrap()?;
+        }
+        Some(at)
+    }
+
+    pub(crate) fn ino(&self, path: &str) -> Ino {
+        self.find(path)
+            .unwrap_or_else(|| panic!("{path} is not there"))
+            .ino
+    }
+
+    /// Every path below a directory, directories with a slash.
+    pub(crate) fn tree(&self, path: &str) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.collect(self.ino(path), "", &mut paths);
+        paths
+    }
+
+    fn collect(&self, dir: Ino, above: &str, paths: &mut Vec<String>) {
+        for (name, attr) in self.meta.read_dir(dir, None, usize::MAX).unwrap() {
+            if attr.kind == FileKind::Directory {
+                paths.push(format!("{above}{name}/"));
+                self.collect(attr.ino, &format!("{above}{name}/"), paths);
+            } else {
+                paths.push(format!("{above}{name}"));
+            }
+        }
+    }
+
+    /// The mount and key prefix of a directory.
+    pub(crate) fn origin(&self, path: &str) -> (Option<MountId>, Bytes) {
+        let state = self.meta.dir_state(self.ino(path)).unwrap().unwrap();
+        (state.mount, state.prefix)
+    }
+
+    pub(crate) fn synced_ns(&self, path: &str) -> Option<i64> {
+        self.meta
+            .dir_state(self.ino(path))
+            .unwrap()
+            .unwrap()
+            .synced_ns
+    }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text.to_owned()).unwrap()
+}
+
+pub(crate) fn spec(path: &str, uri: &str) -> MountSpec {
+    MountSpec {
+        path: path.to_owned(),
+        uri: uri.to_owned(),
+        options: [].into(),
+        sync: SyncPolicy::Never,
+    }
+}
+
+pub(crate) fn file(text: &str, content: &str) -> UfsEntry {
+    let etag = format!("\"{content}\"");
+    let fingerprint = Fingerprint {
+        size: content.len() as u64,
+        mtime_ns: 0,
+        etag,
+    };
+    UfsEntry {
+        name: name(text),
+        kind: UfsKind::File {
+            fingerprint,
+            mtime_ns: 5,
+        },
+    }
+}
+
+pub(crate) fn dir(text: &str) -> UfsEntry {
+    UfsEntry {
+        name: name(text),
+        kind: UfsKind::Directory { mtime_ns: 0 },
+    }
+}
+
+pub(crate) fn entries(added: u64, changed: u64, removed: u64) -> Reply {
+    Reply::Entries {
+        added,
+        changed,
+        removed,
+    }
+}
+
+/// Every row of a store.
+pub(crate) fn rows(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
+    kv.scan(b""..&[0xff]).map(Result::unwrap).collect()
+}
+
+/// A store with these rows.
+pub(crate) fn store_of(rows: &[(Vec<u8>, Vec<u8>)]) -> Arc<MemKv> {
+    let kv = MemKv::new();
+    let mut batch = Batch::default();
+    for (key, value) in rows {
+        batch.put(key.as_slice(), value.as_slice());
+    }
+    kv.write(&batch, Durability::Volatile).unwrap();
+    Arc::new(kv)
+}

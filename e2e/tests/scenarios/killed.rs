@@ -1,0 +1,77 @@
+//! SIGKILL at any moment: afterwards every byte is right, and what was cached is still there.
+
+use crate::world::{World, assert_same, read_range};
+use forebay_e2e::s3::Content;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{thread, time::Duration};
+
+const ROUNDS: u64 = 50;
+const BIG: u64 = 48 << 20;
+const SMALL: usize = 400;
+
+#[test]
+fn fifty_kills_during_fills_leave_no_wrong_byte() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let world = World::new();
+    let big: Vec<Content> = (0..2)
+        .map(|n| world.put(&format!("big{n}"), seed ^ n, BIG))
+        .collect();
+    let small: Vec<Content> = (0..SMALL)
+        .map(|n| world.put(&format!("small/{n:03}"), n as u64, 20_000 + 331 * n as u64))
+        .collect();
+    for round in 0..ROUNDS {
+        let mut local = world.local("512MiB", &[]);
+        let filled = world.server.stats().bytes;
+        thread::scope(|scope| {
+            for reader in 0..3u64 {
+                let (world, big, small) = (&world, &big, &small);
+                let seed = rng.random::<u64>();
+                scope.spawn(move || {
+                    let mut rng = StdRng::seed_from_u64(seed);
+                    // Reads until the mount is gone; every answer before that must be right.
+                    loop {
+                        let (key, content) = if reader == 0 {
+                            let n = rng.random_range(0..SMALL);
+                            (format!("small/{n:03}"), &small[n])
+                        } else {
+                            (format!("big{}", reader - 1), &big[reader as usize - 1])
+                        };
+                        let len = rng.random_range(1..content.size().min(3 << 20));
+                        let offset = rng.random_range(0..=content.size() - len);
+                        let Ok(got) = read_range(&world.at(&key), offset, len as usize) else {
+                            return;
+                        };
+                        let want = content.bytes(offset..offset + len).unwrap();
+                        assert!(got == want, "round {round}: {key} at {offset}, {len} bytes");
+                    }
+                });
+            }
+            // While fills are under way, if anything is left to fill.
+            for _ in 0..200 {
+                if world.server.stats().bytes > filled {
+                    break;
+                }
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            thread::park_timeout(Duration::from_millis(rng.random_range(0..25)));
+            local.process.kill();
+            drop(local);
+        });
+    }
+    let before = world.server.stats().bytes;
+    let _local = world.local("512MiB", &[]);
+    for (n, content) in small.iter().enumerate() {
+        assert_same(&world.at(&format!("small/{n:03}")), content);
+    }
+    for (n, content) in big.iter().enumerate() {
+        assert_same(&world.at(&format!("big{n}")), content);
+    }
+    let total: u64 = small.iter().chain(&big).map(Content::size).sum();
+    let fetched = world.server.stats().bytes - before;
+    assert!(
+        fetched < total / 2,
+        "after {ROUNDS} rounds of reading, {fetched} of {total} bytes had to be fetched again"
+    );
+}
