@@ -80,7 +80,7 @@ impl PageWriter {
                 self.dirty = true;
                 self.disk
                     .write_all_at(now, self.position)
-                    .map_err(|error| self.volume.fail(error, end - self.position))?;
+                    .map_err(|error| self.volume.fail(error, page::page_len(size, page)))?;
                 self.crc = crc32c::crc32c_append(self.crc, now);
             }
             if self.position + here as u64 == end {

@@ -7,14 +7,9 @@ use forebay_types::Address;
 use rustix::{fs::getxattr, io::Errno};
 use std::{
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
-
-/// Extended attributes that every inode of a mount has: the master's address, and the inode's path in
-/// the cluster's tree.
-const MASTER_XATTR: &str = "user.forebay.master";
-const PATH_XATTR: &str = "user.forebay.path";
 
 /// A path of a cluster.
 pub(crate) struct Target {
@@ -49,14 +44,13 @@ impl Target {
     }
 
     fn through_mount(local: &Path) -> Result<Target, Failure> {
-        let address = xattr(local, MASTER_XATTR)?;
+        let address = xattr(local, forebay_fuse::fs::MASTER_XATTR)?;
         let address: Address = String::from_utf8_lossy(&address)
             .parse()
             .map_err(|why| Failure::run(format!("{}: {why}", local.display())))?;
-        let path = Bytes::from(xattr(local, PATH_XATTR)?);
         Ok(Target {
             master: Master::new(&address),
-            path,
+            path: below_mount(local)?,
         })
     }
 
@@ -64,6 +58,20 @@ impl Target {
     pub(crate) fn shown(&self) -> String {
         shown(&self.path)
     }
+}
+
+/// The path of `local` within its mount: what remains below the highest directory on the same device.
+fn below_mount(local: &Path) -> Result<Bytes, Failure> {
+    let fail = |error| Failure::run(format!("{}: {error}", full(local).display()));
+    let real = local.canonicalize().map_err(fail)?;
+    let device = real.metadata().map_err(fail)?.dev();
+    let root = real
+        .ancestors()
+        .take_while(|dir| dir.metadata().is_ok_and(|meta| meta.dev() == device))
+        .last()
+        .unwrap_or(&real);
+    let below = real.strip_prefix(root).unwrap_or(&real);
+    Ok(join(b"/", below.as_os_str().as_bytes()))
 }
 
 fn xattr(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {

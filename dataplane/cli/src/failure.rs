@@ -51,12 +51,19 @@ impl From<forebay_service::config::ConfigError> for Failure {
     }
 }
 
+impl From<forebay_fuse::mount::MountError> for Failure {
+    fn from(error: forebay_fuse::mount::MountError) -> Failure {
+        Failure::usage(error.to_string())
+    }
+}
+
 /// Errors of the daemons' starts. A configuration error anywhere in the chain is the user's.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        let usage = error
-            .chain()
-            .any(|cause| cause.is::<forebay_service::config::ConfigError>());
+        let usage = error.chain().any(|cause| {
+            cause.is::<forebay_service::config::ConfigError>()
+                || cause.is::<forebay_fuse::mount::MountError>()
+        });
         let line = forebay_types::error::chain(error.as_ref());
         Failure { line, usage }
     }

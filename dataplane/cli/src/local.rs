@@ -66,9 +66,13 @@ struct Plan {
 pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
     let mut stop = StopSignals::install()?;
     let mut registry = begin();
-    let plan = plan(args)?;
+    let mut plan = plan(args)?;
     forebay_fuse::mount::check(&plan.mount_point)?;
     let data_dir = DataDir::open(&plan.data_dir, "local")?;
+    if plan.tiers.is_empty() {
+        plan.tiers
+            .push(tier_arg::default_tier(&plan.data_dir.join("cache"))?);
+    }
     let sockets = SocketDir::make(data_dir.path())?;
     let shutdown = Shutdown::new();
 
@@ -176,9 +180,6 @@ fn plan(args: LocalArgs) -> Result<Plan, Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     if tiers.is_empty() {
         tiers = file.tiers;
-    }
-    if tiers.is_empty() {
-        tiers.push(tier_arg::default_tier(&data_dir.join("cache"))?);
     }
     let memory = args
         .memory

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 /// A table without borders; `right` are the columns whose cells are aligned to the right.
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(header);
     for column in right {
         if let Some(column) = table.column_mut(*column) {

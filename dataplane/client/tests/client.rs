@@ -1,4 +1,5 @@
 //! The client against a master and workers in memory, over real gRPC.
+#![allow(clippy::unwrap_used, reason = "tests and what supports them")]
 
 #[path = "support/master.rs"]
 #[expect(dead_code, reason = "shared with the tests of the FUSE host")]

@@ -121,6 +121,11 @@ impl<B: Send + Sync + 'static> Fs<B> {
         register: impl FnOnce(&File) -> io::Result<B>,
     ) -> Result<Arc<Inode<B>>> {
         let inode = self.inodes.open(ino, || self.decide(ino, register)).await?;
+        if inode.stale.load(Ordering::Relaxed) {
+            // Somebody still has it open. The kernel looks the path up again.
+            self.inodes.release(ino);
+            return Err(self.stale(&inode.file));
+        }
         match inode.mode {
             Mode::Passthrough { .. } => self.metrics.opens_passthrough.inc(),
             Mode::Cached { .. } => self.metrics.opens_cached.inc(),
@@ -136,12 +141,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
     ) -> Result<Inode<B>> {
         let file = self.sources.namespace.file_ref(ino).await;
         let file = file.map_err(|error| self.vanished(ino, error))?;
-        let streamed = |file| {
-            Ok(Inode {
-                file,
-                mode: Mode::Streamed,
-            })
-        };
+        let streamed = |file| Ok(Inode::new(file, Mode::Streamed));
         let Some(local) = &self.sources.local else {
             return streamed(file);
         };
@@ -164,21 +164,18 @@ impl<B: Send + Sync + 'static> Fs<B> {
         if whole && self.passthrough.load(Ordering::Relaxed) {
             match register(&descriptor) {
                 Ok(backing) => {
-                    return Ok(Inode {
-                        file,
-                        mode: Mode::Passthrough { backing, lease },
-                    });
+                    return Ok(Inode::new(file, Mode::Passthrough { backing, lease }));
                 }
                 Err(error) => self.refused(&error),
             }
         }
-        Ok(Inode {
+        Ok(Inode::new(
             file,
-            mode: Mode::Cached {
+            Mode::Cached {
                 file: descriptor,
                 lease,
             },
-        })
+        ))
     }
 
     /// The kernel refused a backing file: said once, and not tried again.
@@ -221,7 +218,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
                     }
                 }
                 Ok(Ensured::NotCached) => {}
-                Err(error) if error.code == Code::Stale => return Err(self.stale(&inode.file)),
+                Err(error) if error.code == Code::Stale => return Err(self.stale_open(inode)),
                 Err(error) => {
                     tracing::debug!(%error, file = %inode.file.id, "fill failed; reading past the cache");
                 }
@@ -233,7 +230,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
     fn finish(&self, inode: &Inode<B>, read: forebay_client::Result<bytes::Bytes>) -> Result<Data> {
         match read {
             Ok(bytes) => Ok(Data::Shared(bytes)),
-            Err(error) if error.code == Code::Stale => Err(self.stale(&inode.file)),
+            Err(error) if error.code == Code::Stale => Err(self.stale_open(inode)),
             Err(error) => Err(error.into()),
         }
     }
@@ -246,6 +243,12 @@ impl<B: Send + Sync + 'static> Fs<B> {
             Code::Stale,
             format!("content of inode {} was replaced", file.id.ino),
         )
+    }
+
+    /// The same of an inode that is open: nobody opens it again.
+    fn stale_open(&self, inode: &Inode<B>) -> Failure {
+        inode.stale.store(true, Ordering::Relaxed);
+        self.stale(&inode.file)
     }
 
     /// An inode that the kernel still knows and the master does not: ESTALE makes the kernel look the

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     future::Future,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 use tokio::sync::OnceCell;
 
@@ -46,9 +46,20 @@ pub struct Inode<B> {
     pub file: FileRef,
     /// How it is read.
     pub mode: Mode<B>,
+    /// The under store was found to have another content.
+    pub stale: AtomicBool,
 }
 
 impl<B> Inode<B> {
+    /// An inode that nothing speaks against.
+    pub fn new(file: FileRef, mode: Mode<B>) -> Inode<B> {
+        Inode {
+            file,
+            mode,
+            stale: AtomicBool::new(false),
+        }
+    }
+
     fn lease(&self) -> Option<LeaseId> {
         match &self.mode {
             Mode::Passthrough { lease, .. } | Mode::Cached { lease, .. } => Some(*lease),
@@ -275,7 +286,7 @@ mod tests {
                 lease,
             }
         };
-        Inode { file, mode }
+        Inode::new(file, mode)
     }
 
     type Gone = Arc<Mutex<Vec<u64>>>;

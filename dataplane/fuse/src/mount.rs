@@ -10,7 +10,7 @@ use std::{
 
 /// Threads that read requests. They share one descriptor: requests read through a cloned one would
 /// be lost with the process.
-const THREADS: usize = 3;
+const THREADS: usize = 2;
 /// Read-ahead of the mount; INIT can only lower the kernel's 128 KiB.
 const READ_AHEAD_KIB: u32 = 4096;
 /// Dead mounts that may lie on top of each other.

@@ -9,7 +9,9 @@
 //! index; the journal). A write that would mix them is refused.
 
 use forebay_kv::{Batch, Durability, Error, Kv, Op, Read, Result, Scan};
-use rocksdb::{DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
+};
 use std::{
     fs,
     ops::Range,
@@ -47,6 +49,9 @@ pub struct RocksKv {
     journal: AtomicU8,
 }
 
+/// The one column family.
+const FAMILY: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+
 /// Values of [`RocksKv::journal`].
 const UNDECIDED: u8 = 0;
 const WITHOUT: u8 = 1;
@@ -57,7 +62,9 @@ impl RocksKv {
     /// database at a time.
     pub fn open(dir: &Path, options: &Options) -> Result<Arc<RocksKv>> {
         fs::create_dir_all(dir).map_err(io_failed)?;
-        let db = DB::open(&tuning::options(options), dir).map_err(mapped)?;
+        let options = tuning::options(options);
+        let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
+        let db = DB::open_cf_descriptors(&options, dir, [family]).map_err(mapped)?;
         db.set_options(tuning::CHANGED_AFTER_OPEN).map_err(mapped)?;
         Ok(Arc::new(RocksKv {
             db,
@@ -177,8 +184,8 @@ const MULTI_GET: usize = 512;
 
 fn multi_get(db: &DB, keys: &[Vec<u8>], options: &ReadOptions) -> Result<Vec<Option<Vec<u8>>>> {
     let family = db
-        .cf_handle("default")
-        .expect("every database has the default column family");
+        .cf_handle(FAMILY)
+        .expect("the database was opened with it");
     let sorted = keys.is_sorted();
     let mut values = Vec::with_capacity(keys.len());
     for part in keys.chunks(MULTI_GET) {

@@ -1,6 +1,7 @@
 //! RocksDB against the suite, and what only a database on disk can show.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use forebay_kv::{Batch, Durability, Error, Kv, Read, conformance};
+use forebay_kv::{Batch, Durability, Error, Kv, conformance};
 use forebay_kv_rocksdb::{Options, RocksKv};
 use std::{cell::Cell, path::Path, sync::Arc};
 

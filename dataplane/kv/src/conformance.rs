@@ -143,9 +143,11 @@ fn batches_apply_in_order(durability: Durability, store: &dyn Kv) {
 }
 
 fn ranges_are_deleted_half_open(durability: Durability, store: &dyn Kv) {
+    let mut batch = Batch::default();
     for n in 0..1000_u16 {
-        put(store, durability, &n.to_be_bytes(), b"x");
+        batch.put(n.to_be_bytes(), b"x".to_vec());
     }
+    store.write(&batch, durability).expect("write");
     let key = |n: u16| n.to_be_bytes().to_vec();
     let mut batch = Batch::default();
     batch.delete_range(key(10)..key(900));

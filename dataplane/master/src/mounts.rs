@@ -15,7 +15,7 @@ pub type OpenUnderStore =
     Arc<dyn Fn(&MountSpec) -> forebay_ufs::Result<Arc<dyn UnderStore>> + Send + Sync>;
 
 /// How long an under store may take to prove that it can be used.
-const PROBE_LIMIT: Duration = Duration::from_mins(1);
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A mounted under store.
 pub(crate) struct Mount {
@@ -93,15 +93,17 @@ impl Mounts {
 pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<Vec<Mount>> {
     try_join_all(specs.iter().map(async |spec| {
         let refuse = |error: forebay_ufs::Error| {
-            let remedy = remedy(error.code);
+            // What a library or the system says is no advice; the store's own words have one.
+            let advice = error
+                .source
+                .is_some()
+                .then(|| advice(error.code))
+                .unwrap_or_default();
             let error = Error::from(error);
-            let text = format!("cannot mount {} at {}: {error}", spec.uri, spec.path);
-            // The store's own message may say better what to do.
-            let text = if error.message.contains(": check ") {
-                text
-            } else {
-                format!("{text}: {remedy}")
-            };
+            let text = format!(
+                "cannot mount {} at {}: {error}{advice}",
+                spec.uri, spec.path
+            );
             Error::new(error.code, text)
         };
         let store = open(spec).map_err(refuse)?;
@@ -116,16 +118,17 @@ pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<V
 }
 
 fn too_late() -> forebay_ufs::Error {
-    let text = format!("no answer within {} s", PROBE_LIMIT.as_secs());
+    let limit = PROBE_LIMIT.as_secs();
+    let text = format!("no answer within {limit} s: check the endpoint and the network");
     forebay_ufs::Error::new(Code::Timeout, text)
 }
 
-fn remedy(code: Code) -> &'static str {
+fn advice(code: Code) -> &'static str {
     match code {
-        Code::PermissionDenied => "check the credentials and what they may do",
-        Code::NotFound => "check the name in the URI",
-        Code::InvalidArgument | Code::Unsupported => "check the URI and the options",
-        _ => "check the endpoint and the network",
+        Code::PermissionDenied => ": check the credentials and what they may do",
+        Code::NotFound | Code::NotDirectory => ": check the name in the URI",
+        Code::InvalidArgument | Code::Unsupported => ": check the URI and the options",
+        _ => ": check the endpoint and the network",
     }
 }
 

@@ -205,6 +205,8 @@ pub(crate) fn remove(txn: &mut Txn, dir: Ino, names: &[Name]) -> Result<Reply, F
     names.sort_unstable();
     names.dedup();
     let edges = edge::find(txn.kv, dir, &names)?;
+    let inos: Vec<Ino> = edges.iter().flatten().map(|edge| edge.ino).collect();
+    txn.preload(&inos)?;
     let mut removed = 0;
     for (name, edge) in names.into_iter().zip(edges) {
         let Some(edge) = edge else { continue };

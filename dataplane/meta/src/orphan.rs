@@ -10,6 +10,9 @@ use crate::{
 };
 use forebay_types::{FileKind, Ino};
 
+/// Most rows that one command deletes, whatever it asks for.
+const MOST_ROWS: usize = 16_384;
+
 /// Deletes up to `limit` rows of orphans since before `before_ns`. A directory's entries go
 /// first, a portion in each command; its subdirectories become orphans of the same time.
 pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, Fault> {
@@ -17,18 +20,27 @@ pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, F
     // Orphans of this very moment and later may still come.
     let before_ns = before_ns.min(txn.now_ns());
     let range = schema::orphans(from_ns, before_ns);
-    let mut left = limit as usize;
+    let limit = (limit as usize).min(MOST_ROWS);
+    let mut left = limit;
     let mut oldest_left = None;
-    let kv = txn.kv;
-    for row in kv.scan(range.start.as_slice()..range.end.as_slice()) {
-        let (key, _) = row?;
-        let (since_ns, ino) = schema::orphan_of(&key)?;
+    // One more than can be done, to know whether something is left.
+    let orphans = txn
+        .kv
+        .scan(range.start.as_slice()..range.end.as_slice())
+        .take(left + 1)
+        .map(|row| schema::orphan_of(&row?.0))
+        .collect::<Result<Vec<_>>>()?;
+    let inos: Vec<Ino> = orphans.iter().map(|(_, ino)| *ino).collect();
+    txn.preload(&inos)?;
+    for (since_ns, ino) in orphans {
+        let key = schema::orphan(since_ns, ino);
         if left == 0 {
             oldest_left.get_or_insert(since_ns);
             break;
         }
         let Some(row) = txn.inode(ino)? else {
             txn.batch.delete(key);
+            left -= 1;
             continue;
         };
         if let Body::Directory(directory) = &row.body {
@@ -49,7 +61,7 @@ pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, F
     }
     // Beyond what is left, or beyond all that was looked at: skip the tombstones next time.
     txn.state.counters.reap_from_ns = oldest_left.unwrap_or(from_ns.max(before_ns));
-    Ok(Reply::Reaped(u64::from(limit) - left as u64))
+    Ok(Reply::Reaped((limit - left) as u64))
 }
 
 /// What came of emptying a directory.

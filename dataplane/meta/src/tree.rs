@@ -113,7 +113,7 @@ impl Txn<'_> {
         let new = self.state.counters.new_ino();
         self.put_inode(
             new,
-            InodeRow::directory(place, self.now_ns(), owner.clone()),
+            InodeRow::directory(place, self.now_ns(), owner.cloned()),
         );
         pin::carry_over(self, old, new)?;
         for child in self.state.mounts.on_the_way(old) {

@@ -4,7 +4,7 @@ use crate::{
     Error, Result,
     counters::Counters,
     edge::{self, Edge},
-    inode::{InodeCache, InodeRow},
+    inode::{self, InodeCache, InodeRow},
     mount::Mounts,
     outcome::Invalidated,
     problem::Totals,
@@ -86,6 +86,14 @@ impl<'a> Txn<'a> {
     pub(crate) fn known_inode(&self, ino: Ino) -> Result<Arc<InodeRow>> {
         self.inode(ino)?
             .ok_or_else(|| Error::Damaged(format!("inode {ino} is missing")))
+    }
+
+    /// Reads rows that the command is about to need, together: cheaper than one by one.
+    pub(crate) fn preload(&mut self, inos: &[Ino]) -> Result<()> {
+        for (ino, row) in inos.iter().zip(inode::get_many(self.kv, inos)?) {
+            self.inodes.entry(*ino).or_insert_with(|| row.map(Arc::new));
+        }
+        Ok(())
     }
 
     pub(crate) fn put_inode(&mut self, ino: Ino, row: InodeRow) {

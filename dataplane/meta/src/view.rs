@@ -14,6 +14,7 @@ use crate::{
     mount, pin, problem, schema,
 };
 use bytes::Bytes;
+use forebay_kv::Read;
 use forebay_types::{Attr, FileRef, Ino, MountId, MountSpec, Name};
 use std::{sync::Arc, sync::atomic::Ordering};
 
@@ -47,19 +48,20 @@ impl Meta {
 
     /// A name in a directory.
     pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attr>> {
-        let dir = self.inner(parent);
-        if let Some(edge) = edge::get(&*self.kv, dir, name)?
-            && let Some(row) = self.row(edge.ino)?
-        {
-            return Ok(Some(row.attr(edge.ino)));
+        match edge::get(&*self.kv, self.inner(parent), name)? {
+            None if parent != Ino::ROOT => return Ok(None),
+            // Another directory may just have taken the place of the root.
+            None => {}
+            Some(edge) => {
+                if let Some(row) = self.row(edge.ino)? {
+                    return Ok(Some(row.attr(edge.ino)));
+                }
+                // The name was changed, and what it led to reaped, between the two reads.
+            }
         }
-        if parent != Ino::ROOT {
-            return Ok(None);
-        }
-        // Another directory may have taken the place of the root between the two reads.
         let now = self.kv.snapshot();
-        let root = Counters::load(&*now)?.root;
-        let Some(edge) = edge::get(&*now, root, name)? else {
+        let dir = inner_at(&*now, parent)?;
+        let Some(edge) = edge::get(&*now, dir, name)? else {
             return Ok(None);
         };
         Ok(inode::get(&*now, edge.ino)?.map(|row| row.attr(edge.ino)))
@@ -74,11 +76,7 @@ impl Meta {
         limit: usize,
     ) -> Result<Vec<(Name, Attr)>> {
         let now = self.kv.snapshot();
-        let dir = if dir == Ino::ROOT {
-            Counters::load(&*now)?.root
-        } else {
-            dir
-        };
+        let dir = inner_at(&*now, dir)?;
         let mut list: Vec<(Name, Attr)> = Vec::new();
         while list.len() < limit {
             let after = list.last().map_or(after, |(name, _)| Some(name));
@@ -219,4 +217,13 @@ impl Meta {
             }
         }
     }
+}
+
+/// The number under which the tables of `now` keep the inode that others call `ino`.
+fn inner_at(now: &dyn Read, ino: Ino) -> Result<Ino> {
+    Ok(if ino == Ino::ROOT {
+        Counters::load(now)?.root
+    } else {
+        ino
+    })
 }

@@ -12,8 +12,14 @@ use std::{collections::BTreeMap, fmt::Write, path::Path};
 /// What begins the name of every environment variable that is read.
 const PREFIX: &str = "FOREBAY_";
 
-/// Variables with our prefix that [`crate::telemetry`] reads, not the configuration.
-const NOT_KEYS: [&str; 2] = ["FOREBAY_LOG", "FOREBAY_LOG_FORMAT"];
+/// Variables with our prefix that are not configuration: those of [`crate::telemetry`], and those of
+/// the project's own tests and benchmark, whose children inherit them.
+const NOT_KEYS: [&str; 4] = [
+    "FOREBAY_LOG",
+    "FOREBAY_LOG_FORMAT",
+    "FOREBAY_BIN",
+    "FOREBAY_BENCH_DIR",
+];
 
 /// Names of the two layers, as errors carry them.
 const FILE: &str = "file";

@@ -150,10 +150,13 @@ fn provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// From a name to a text.
+pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What the process's surroundings say, as a value: tests bring their own.
 pub(crate) struct Environment {
-    pub(crate) variable: Box<dyn Fn(&str) -> Option<String>>,
-    pub(crate) file: Box<dyn Fn(&str) -> Option<String>>,
+    pub(crate) variable: Lookup,
+    pub(crate) file: Lookup,
 }
 
 impl Environment {
@@ -239,7 +242,7 @@ fn boolean(key: &str, text: Option<&str>) -> Result<Option<bool>> {
     }
 }
 
-fn number<N: FromStr + PartialOrd + std::fmt::Display>(
+fn number<N: Copy + FromStr + PartialOrd + std::fmt::Display>(
     key: &str,
     text: Option<&str>,
     least: N,

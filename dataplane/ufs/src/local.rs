@@ -209,7 +209,7 @@ fn fingerprint(stat: &Stat) -> Fingerprint {
 }
 
 fn mtime_ns(stat: &Stat) -> i64 {
-    (stat.st_mtime as i64)
+    stat.st_mtime
         .saturating_mul(1_000_000_000)
         .saturating_add(stat.st_mtime_nsec as i64)
 }

@@ -14,7 +14,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::runtime::{EnterGuard, Handle, RuntimeFlavor};
+use tokio::{
+    runtime::{EnterGuard, Handle, RuntimeFlavor},
+    task::JoinHandle,
+};
 
 /// A call that takes longer than this shows that the disk is slow …
 const SLOW: Duration = Duration::from_millis(50);
@@ -77,6 +80,14 @@ impl Disk {
                 Err(_) => pending().await,
             },
         }
+    }
+
+    /// Runs `task` on the runtime.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.handle.spawn(task)
     }
 
     /// Enters the runtime, for those who come from a thread outside of it.

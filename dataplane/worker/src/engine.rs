@@ -16,6 +16,7 @@ use forebay_service::Shutdown;
 use forebay_types::{Code, FileId, FileRef, PAGE_SIZE, error::chain, page::page_count};
 use parking_lot::Mutex;
 use std::{collections::HashSet, fmt, fs::File, ops::Range, sync::Arc};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Unverified bytes up to which an open waits for the comparison of checksums.
 const VERIFY_AT_OPEN: u64 = 64 << 20;
@@ -145,7 +146,11 @@ impl Engine {
     }
 
     /// Reads bytes without the cache.
-    pub(crate) async fn read(&self, file_ref: &FileRef, range: Range<u64>) -> Result<Bytes> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        file_ref: &FileRef,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
         let range = range.start..range.end.min(file_ref.size());
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -156,16 +161,24 @@ impl Engine {
             return Err(Error::new(Code::InvalidArgument, text));
         }
         self.metrics.uncached_reads.inc();
-        let (file, urgent) = (Arc::new(file_ref.clone()), Urgency::new(true));
+        // On the runtime, wherever the caller polls: connections and timers need one.
+        let fetching = self.clone().fetch(Arc::new(file_ref.clone()), range);
+        let task = AbortOnDropHandle::new(self.disk.spawn(fetching));
+        let stopped = |_| Error::new(Code::Unavailable, "the worker is stopping");
+        task.await.map_err(stopped)?
+    }
+
+    async fn fetch(self: Arc<Self>, file: Arc<FileRef>, range: Range<u64>) -> Result<Bytes> {
+        let length = (range.end - range.start) as usize;
         let mut fetch = self
             .sources
-            .fetch(file.clone(), range, Reach::Peers, urgent);
+            .fetch(file.clone(), range, Reach::Peers, Urgency::new(true));
         let mut whole = BytesMut::new();
         loop {
             match fetch.next().await {
-                Ok(Some(piece)) if piece.len() as u64 == length => return Ok(piece),
+                Ok(Some(piece)) if piece.len() == length => return Ok(piece),
                 Ok(Some(piece)) => {
-                    whole.reserve(length as usize - whole.len());
+                    whole.reserve(length - whole.len());
                     whole.extend_from_slice(&piece);
                 }
                 Ok(None) => return Ok(whole.freeze()),

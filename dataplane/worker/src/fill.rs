@@ -306,6 +306,15 @@ impl Filler {
     }
 }
 
+/// What waiting for bytes came to.
+enum Waited {
+    There,
+    NotCached,
+    Failed(Error),
+    /// A flight failed that was under way before we came.
+    OthersFailed,
+}
+
 /// Which side failed.
 enum Trouble {
     Cache(forebay_cache::Error),
@@ -358,23 +367,47 @@ impl Part {
         if !filling.file.is_verified() && !self.verify(&range).await {
             return Ok(Ensured::NotCached);
         }
-        let flights = self.plan(&range, access)?;
-        let metrics = &self.filler.metrics;
+        let waited = match self.wait(&range, access).await {
+            // A flight that somebody else began failed while we were waiting for it, perhaps long
+            // after its trouble began: one of our own may do better.
+            Waited::OthersFailed => self.wait(&range, access).await,
+            waited => waited,
+        };
+        match waited {
+            Waited::There => Ok(Ensured::Present),
+            Waited::NotCached => Ok(Ensured::NotCached),
+            Waited::Failed(error) => Err(error),
+            Waited::OthersFailed => {
+                let text = "fills of these bytes by other readers keep failing";
+                Err(Error::new(Code::Unavailable, text))
+            }
+        }
+    }
+
+    async fn wait(&self, range: &Range<u64>, access: Access) -> Waited {
+        let flights = match self.plan(range, access) {
+            Ok(flights) => flights,
+            Err(error) => return Waited::Failed(error),
+        };
         if flights.is_empty() {
-            let pages = pages_of(range.clone(), filling.file.size());
+            let metrics = &self.filler.metrics;
+            let pages = pages_of(range.clone(), self.filling().file.size());
             metrics.bytes_from_cache.inc_by(range.end - range.start);
             metrics
                 .pages_from_cache
                 .inc_by(u64::from(pages.end - pages.start));
         }
-        for flight in flights {
+        for (flight, own) in flights {
             match flight.reached(range.end).await {
                 Ending::Done => {}
-                Ending::NotCached => return Ok(Ensured::NotCached),
-                Ending::Failed(error) => return Err(error),
+                Ending::NotCached => return Waited::NotCached,
+                Ending::Failed(error) if own || error.code == Code::Stale => {
+                    return Waited::Failed(error);
+                }
+                Ending::Failed(_) => return Waited::OthersFailed,
             }
         }
-        Ok(Ensured::Present)
+        Waited::There
     }
 
     /// Compares the checksums of the pages of `range` that a predecessor left behind.
@@ -391,8 +424,8 @@ impl Part {
             .is_ok()
     }
 
-    /// The flights to wait for; new ones are on their way when it returns.
-    fn plan(&self, range: &Range<u64>, access: Access) -> Result<Vec<Arc<Flight>>> {
+    /// The flights to wait for, and whether they are our own: those are on their way when it returns.
+    fn plan(&self, range: &Range<u64>, access: Access) -> Result<Vec<(Arc<Flight>, bool)>> {
         let filling = self.filling();
         let size = filling.file.size();
         let wanted = pages_of(range.clone(), size);
@@ -438,10 +471,16 @@ impl Part {
         state.flights.extend(started.iter().cloned());
         // Pages that a flight has just completed are no longer missing, but its flight may be listed
         // still: waiting for it costs nothing.
-        let overlaps = |f: &&Arc<Flight>| f.pages.start < wanted.end && wanted.start < f.pages.end;
-        let awaited: Vec<Arc<Flight>> = state.flights.iter().filter(overlaps).cloned().collect();
+        let overlaps = |f: &Flight| f.pages.start < wanted.end && wanted.start < f.pages.end;
+        let others = state.flights.len() - started.len();
+        let flights = state
+            .flights
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| overlaps(f));
+        let awaited: Vec<_> = flights.map(|(n, f)| (f.clone(), n >= others)).collect();
         drop(state);
-        if access.urgent && awaited.iter().filter(|f| f.urgency.raise()).count() > 0 {
+        if access.urgent && awaited.iter().filter(|(f, _)| f.urgency.raise()).count() > 0 {
             self.filler.sources.reconsider();
         }
         for flight in started {

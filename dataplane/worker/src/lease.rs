@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use std::{
     collections::HashSet,
     fmt,
+    num::NonZeroU16,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -69,10 +70,19 @@ struct Shard {
     free: Vec<u32>,
 }
 
-#[derive(Default)]
 struct Slot {
-    generation: u16,
+    /// Never 0, so that no lease has the number 0, which the socket's messages cannot tell from none.
+    generation: NonZeroU16,
     held: Option<Arc<Held>>,
+}
+
+impl Default for Slot {
+    fn default() -> Slot {
+        Slot {
+            generation: NonZeroU16::MIN,
+            held: None,
+        }
+    }
 }
 
 impl Leases {
@@ -122,7 +132,7 @@ impl Leases {
         });
         let entry = &mut shard.slots[slot as usize];
         entry.held = Some(Arc::new(held));
-        pack(entry.generation, slot, index)
+        pack(entry.generation.get(), slot, index)
     }
 
     /// The lease, if `owner` holds it.
@@ -132,7 +142,7 @@ impl Leases {
         let entry = shard
             .slots
             .get(slot as usize)
-            .filter(|s| s.generation == generation)?;
+            .filter(|s| s.generation.get() == generation)?;
         entry.held.clone().filter(|h| h.owner == owner)
     }
 
@@ -143,7 +153,7 @@ impl Leases {
         let entry = shard
             .slots
             .get(slot as usize)
-            .filter(|s| s.generation == generation)?;
+            .filter(|s| s.generation.get() == generation)?;
         entry.held.as_ref().filter(|h| h.owner == owner)?;
         shard.vacate(slot)
     }
@@ -167,7 +177,7 @@ impl Leases {
                 };
                 if let Some((_, recall)) = owners.iter().find(|(o, _)| *o == held.owner) {
                     // A holder that does not keep up is asked again at the next round.
-                    let _ = recall.try_send(pack(entry.generation, slot as u32, index));
+                    let _ = recall.try_send(pack(entry.generation.get(), slot as u32, index));
                 }
             }
         }
@@ -187,7 +197,7 @@ impl Shard {
     fn vacate(&mut self, slot: u32) -> Option<Arc<Held>> {
         let entry = &mut self.slots[slot as usize];
         let held = entry.held.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = entry.generation.checked_add(1).unwrap_or(NonZeroU16::MIN);
         self.free.push(slot);
         Some(held)
     }

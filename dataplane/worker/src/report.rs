@@ -15,6 +15,8 @@ use tokio::time::{sleep, timeout};
 
 /// How often the topology is asked for when nothing seems wrong with it.
 const TOPOLOGY: Duration = Duration::from_secs(5);
+/// When to ask again if the answer was the one that had been found wanting.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A heartbeat that takes longer is given up.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds of the interval between heartbeats, whatever the master says.
@@ -104,12 +106,26 @@ impl Report {
                     () = sleep(TOPOLOGY) => {}
                     () = report.engine.sources.outdated() => {}
                 }
-                if let Ok(topology) = report.topology.refresh().await {
-                    report.take_over(&topology).await;
+                if !report.look().await {
+                    // It may have been too fresh to be asked for again.
+                    sleep(LOOK_AGAIN).await;
+                    report.look().await;
                 }
             }
         });
         Ok(())
+    }
+
+    /// Takes over the topology as it is now; returns whether it is another than before.
+    async fn look(&self) -> bool {
+        let Ok(topology) = self.topology.refresh().await else {
+            return false;
+        };
+        let news = !Arc::ptr_eq(&topology, &self.engine.sources.view().topology);
+        if news {
+            self.take_over(&topology).await;
+        }
+        news
     }
 
     /// Makes us known; returns the interval of heartbeats.

@@ -38,6 +38,8 @@ const PEER_SILENCE: Duration = Duration::from_secs(5);
 const PEER_PENALTY: Duration = Duration::from_secs(5);
 /// How long to wait for the mount table when a file's mount is not in it yet.
 const MOUNT_WAIT: Duration = Duration::from_secs(3);
+/// Each kind of source gets one in so many bytes of the memory budget.
+const GATE_SHARE: u64 = 4;
 /// Requests under way to each kind of source.
 pub const MOST_REQUESTS: usize = 64;
 /// Bytes that one request holds in memory at most: what has been received and not been written yet.
@@ -91,11 +93,12 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Sources of the worker `own`, which know of nobody yet. `memory` bounds the bytes that requests hold.
+    /// Sources of the worker `own`, which know of nobody yet. Their requests hold at most half
+    /// of `memory` bytes.
     pub fn new(own: WorkerId, memory: u64, metrics: Metrics) -> Sources {
         let limits = Limits {
             requests: MOST_REQUESTS,
-            bytes: memory / 2,
+            bytes: memory / GATE_SHARE,
         };
         Sources {
             own,

@@ -7,13 +7,13 @@ use forebay_e2e::{
     interrupt::clean_up_on_signals,
     s3::{S3Child, serve_if_asked},
 };
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 /// Measures the mount of `forebay local` against a native directory on the same disk,
 /// interleaved, and prints ratios. $FOREBAY_BENCH_DIR says where (default: the target directory);
 /// $FOREBAY_BIN which forebay (default: the one beside this executable).
 #[derive(Parser)]
-#[command(name = "bench")]
+#[command(name = "forebay-bench")]
 struct Args {
     /// Measure only this; repeatable
     #[arg(long, value_name = "NAME")]
@@ -32,9 +32,20 @@ struct Args {
     strict: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            // One line, whatever RUST_BACKTRACE says.
+            eprintln!("forebay-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     if serve_if_asked()? {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     S3Child::borrow_credentials()?;
     let args = Args::parse();
@@ -61,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     bench::publish(&rows, &scale, &json)?;
     eprintln!("\nwritten to {}", json.display());
     if args.strict && rows.iter().any(|row| row.outcome() == Outcome::Miss) {
-        std::process::exit(1);
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -38,9 +39,20 @@ struct Pass {
     asked: Stats,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            // One line, whatever RUST_BACKTRACE says.
+            eprintln!("forebay-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     if serve_if_asked()? {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     clean_up_on_signals()?;
     let sources = registry()?;
@@ -66,13 +78,20 @@ fn main() -> anyhow::Result<()> {
         Forebay::new("local")?
             .s3(&server.endpoint, Some(&server.credentials))
             .arg("--data-dir")
-            .arg(scratch.make("data")?),
+            .arg(scratch.make("data")?)
+            .arg("--tier")
+            .arg(format!(
+                "SSD={}:{}",
+                scratch.make("cache")?.display(),
+                2 * (LARGE + small_bytes) + (64 << 20)
+            )),
         &mount_point,
         ["/sources=s3://sources", "/large=s3://large"],
     )?;
     println!(
-        "$ forebay local {} /sources=s3://sources /large=s3://large\nready\n",
-        mount_point.display()
+        "$ forebay local {0} /sources=s3://sources /large=s3://large --option endpoint={1}\nready {0}\n",
+        mount_point.display(),
+        server.endpoint
     );
 
     let mounted = [mount_point.join("sources"), mount_point.join("large")];
@@ -99,7 +118,7 @@ fn main() -> anyhow::Result<()> {
     print_next();
     let status = local.stop()?;
     anyhow::ensure!(status.success(), "forebay local ended with {status}");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The sources of the cargo registry.

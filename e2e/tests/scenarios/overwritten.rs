@@ -17,7 +17,7 @@ fn a_reader_sees_the_old_version_or_estale_and_a_reopen_the_new_one() {
     let new = world.put("file", 2, SIZE);
     let mut stale = 0;
     // From the end, where nothing is cached yet.
-    for offset in (0..SIZE).step_by(1 << 20).rev() {
+    for offset in (0..SIZE >> 20).rev().map(|page| page << 20) {
         match open.read_exact_at(&mut buffer, offset) {
             Ok(()) => {
                 let want = old.bytes(offset..offset + buffer.len() as u64).unwrap();

@@ -27,7 +27,7 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-pub const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -51,7 +51,7 @@ struct Node {
 
 /// The master; its clones are the same one.
 #[derive(Clone)]
-pub struct FakeMaster {
+pub(crate) struct FakeMaster {
     state: Arc<Mutex<State>>,
     lease: Duration,
     address: Address,
@@ -60,7 +60,7 @@ pub struct FakeMaster {
 
 impl FakeMaster {
     /// Serves at `socket` until the runtime ends.
-    pub fn start(socket: &Path, lease: Duration) -> FakeMaster {
+    pub(crate) fn start(socket: &Path, lease: Duration) -> FakeMaster {
         let mut state = State {
             last_ino: ROOT,
             ..State::default()
@@ -96,7 +96,7 @@ impl FakeMaster {
         master
     }
 
-    pub fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
@@ -123,43 +123,43 @@ impl FakeMaster {
         ino
     }
 
-    pub fn add_dir(&self, parent: u64, name: &str) -> u64 {
+    pub(crate) fn add_dir(&self, parent: u64, name: &str) -> u64 {
         self.add(parent, name, true, 0)
     }
 
-    pub fn add_file(&self, parent: u64, name: &str, size: u64) -> u64 {
+    pub(crate) fn add_file(&self, parent: u64, name: &str, size: u64) -> u64 {
         self.add(parent, name, false, size)
     }
 
     /// A new inode under a name, and everybody is told.
-    pub fn put(&self, parent: u64, name: &str, size: u64) -> u64 {
+    pub(crate) fn put(&self, parent: u64, name: &str, size: u64) -> u64 {
         let ino = self.add(parent, name, false, size);
-        self.tell(entry(parent, name));
+        self.tell(&entry(parent, name));
         ino
     }
 
-    pub fn remove(&self, parent: u64, name: &str) {
+    pub(crate) fn remove(&self, parent: u64, name: &str) {
         {
             let mut state = self.state();
             let children = &mut state.nodes.get_mut(&parent).unwrap().children;
             let ino = children.remove(name.as_bytes()).unwrap();
             state.nodes.remove(&ino);
         }
-        self.tell(entry(parent, name));
+        self.tell(&entry(parent, name));
     }
 
-    pub fn tell(&self, invalidation: v1::Invalidation) {
+    pub(crate) fn tell(&self, invalidation: &v1::Invalidation) {
         self.state()
             .watchers
             .retain(|w| w.send(Ok(invalidation.clone())).is_ok());
     }
 
     /// Breaks every `Watch` stream.
-    pub fn cut_watches(&self) {
+    pub(crate) fn cut_watches(&self) {
         self.state().watchers.clear();
     }
 
-    pub fn watchers(&self) -> usize {
+    pub(crate) fn watchers(&self) -> usize {
         self.state()
             .watchers
             .iter()
@@ -168,21 +168,21 @@ impl FakeMaster {
     }
 
     /// Makes answers to `lookup` wait, computed but not sent, until [`FakeMaster::release`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.state().held = true;
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.state().held = false;
         self.release.send_modify(|n| *n += 1);
     }
 
     /// How often `call` was made.
-    pub fn calls(&self, call: &str) -> usize {
+    pub(crate) fn calls(&self, call: &str) -> usize {
         self.state().calls.get(call).copied().unwrap_or(0)
     }
 
-    pub fn set_workers(&self, workers: Vec<v1::Worker>) {
+    pub(crate) fn set_workers(&self, workers: Vec<v1::Worker>) {
         self.state().workers = workers;
     }
 
@@ -219,7 +219,7 @@ impl Node {
     }
 }
 
-pub fn entry(parent: u64, name: &str) -> v1::Invalidation {
+pub(crate) fn entry(parent: u64, name: &str) -> v1::Invalidation {
     let entry = v1::invalidation::Entry {
         parent,
         name: name.to_owned().into(),
@@ -240,7 +240,7 @@ impl Metadata for FakeMaster {
         &self,
         _: Request<v1::OpenSessionRequest>,
     ) -> Answer<v1::OpenSessionResponse> {
-        self.count("session");
+        drop(self.count("session"));
         Ok(Response::new(v1::OpenSessionResponse {
             cluster: "fake".to_owned(),
             session: 1,
@@ -350,7 +350,7 @@ impl Metadata for FakeMaster {
     }
 
     async fn report_stale(&self, _: Request<v1::FileRef>) -> Answer<v1::ReportStaleResponse> {
-        self.count("stale");
+        drop(self.count("stale"));
         Ok(Response::new(v1::ReportStaleResponse {}))
     }
 }

@@ -21,37 +21,37 @@ use tokio_stream::{Stream, wrappers::UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// The byte of a file at an offset.
-pub fn byte(ino: u64, offset: u64) -> u8 {
+pub(crate) fn byte(ino: u64, offset: u64) -> u8 {
     (ino.wrapping_mul(131) ^ offset ^ (offset >> 8) ^ (offset >> 17)) as u8
 }
 
 /// The bytes of a file in a range.
-pub fn bytes(ino: u64, range: std::ops::Range<u64>) -> Vec<u8> {
+pub(crate) fn bytes(ino: u64, range: std::ops::Range<u64>) -> Vec<u8> {
     range.map(|offset| byte(ino, offset)).collect()
 }
 
 /// What a worker was asked for, and when it is to fail.
 #[derive(Default)]
-pub struct Conduct {
+pub(crate) struct Conduct {
     /// Requests for bytes.
-    pub reads: AtomicU64,
+    pub(crate) reads: AtomicU64,
     /// Bytes that it sends.
-    pub sent: AtomicU64,
+    pub(crate) sent: AtomicU64,
     /// Bytes of a request after which it breaks off; 0: never.
-    pub breaks_after: AtomicU64,
+    pub(crate) breaks_after: AtomicU64,
     /// The number of the code with which it refuses; 0: it serves.
-    pub refuses: AtomicU64,
+    pub(crate) refuses: AtomicU64,
 }
 
 /// The worker.
-pub struct FakeWorker {
-    pub conduct: Arc<Conduct>,
-    pub socket: PathBuf,
+pub(crate) struct FakeWorker {
+    pub(crate) conduct: Arc<Conduct>,
+    pub(crate) socket: PathBuf,
 }
 
 impl FakeWorker {
     /// Serves at `socket` until the runtime ends.
-    pub fn start(socket: &Path) -> FakeWorker {
+    pub(crate) fn start(socket: &Path) -> FakeWorker {
         let conduct = Arc::new(Conduct::default());
         let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
         let service = WorkerDataServer::new(Service(conduct.clone()));
@@ -66,7 +66,7 @@ impl FakeWorker {
     }
 
     /// As the master tells of it.
-    pub fn row(&self, id: u64) -> v1::Worker {
+    pub(crate) fn row(&self, id: u64) -> v1::Worker {
         v1::Worker {
             id,
             address: format!("unix:{}", self.socket.display()),

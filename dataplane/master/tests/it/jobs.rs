@@ -229,6 +229,10 @@ async fn a_job_ends_when_its_caller_hangs_up() {
         .unwrap()
         .into_inner();
     assert!(!progress.message().await.unwrap().unwrap().finished);
+    eventually("some work", || async {
+        worker.script.lock().unwrap().taken > 0
+    })
+    .await;
     assert!(!worker.script.lock().unwrap().abandoned);
     drop(progress);
     eventually("the end", || async {
@@ -298,7 +302,8 @@ async fn location_and_report_show_the_workers() {
         .unwrap()
         .into_inner();
     assert_eq!(report.workers.len(), 2);
-    assert_eq!(report.inodes, 12, "the root, a directory, ten files");
+    // The root, a directory, ten files; those out of the tree count until they are reaped.
+    assert!(report.inodes >= 12);
     assert!(report.journal_index > 0 && report.cluster.len() == 36);
     let path = v1::PathRequest {
         path: "/d0".into(),

@@ -96,7 +96,7 @@ async fn a_store_that_cannot_be_used_stops_the_start_with_one_clear_line() {
         "{text}"
     );
     assert!(
-        text.contains("not known") && text.contains("check the credentials"),
+        text.contains("unknown access key") && text.contains("check the credentials"),
         "{text}"
     );
     assert!(!text.contains('\n'));

@@ -25,6 +25,7 @@ pub struct Script {
     pub dies_after: Option<usize>,
     /// Takes files and never answers.
     pub silent: bool,
+    pub taken: usize,
     pub loaded: Vec<String>,
     pub freed: BTreeSet<u64>,
     pub pinned: BTreeSet<u64>,
@@ -100,6 +101,7 @@ impl Worker {
 
     fn answer(&self, file: &v1::FileRef) -> Option<v1::LoadFileResult> {
         let mut script = self.script.lock().unwrap();
+        script.taken += 1;
         if script.silent {
             return None;
         }

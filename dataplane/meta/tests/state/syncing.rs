@@ -1,7 +1,7 @@
 //! Following the under store.
 
 use crate::support::*;
-use forebay_meta::{Change, Problem, ProblemReason, Reply, UfsEntry, UfsKind};
+use forebay_meta::{Change, Invalidated, Problem, ProblemReason, Reply, UfsEntry, UfsKind};
 use forebay_types::{Code, FileKind, Ino};
 
 #[test]
@@ -65,7 +65,7 @@ fn unchanged_entries_cost_no_rows_and_invalidate_nothing() {
     for part in [&many[..], &many[7..9], &many[400..]] {
         let outcome = world.upsert("/", part);
         assert_eq!(outcome.reply, entries(0, 0, 0));
-        assert_eq!(outcome.invalidated, Default::default());
+        assert_eq!(outcome.invalidated, Invalidated::default());
     }
     let after = rows(&*world.kv);
     let differing = before.iter().zip(&after).filter(|(a, b)| a != b).count();
@@ -171,9 +171,9 @@ fn a_first_listing_invalidates_nothing_and_a_later_one_each_new_name() {
     let mut world = World::mounted();
     assert_eq!(
         world.upsert("/", &[file("a", "1"), dir("d")]).invalidated,
-        Default::default()
+        Invalidated::default()
     );
-    assert_eq!(world.finish("/").invalidated, Default::default());
+    assert_eq!(world.finish("/").invalidated, Invalidated::default());
     let outcome = world.upsert("/", &[file("a", "1"), file("b", "1")]);
     assert_eq!(outcome.reply, entries(1, 0, 0));
     assert_eq!(

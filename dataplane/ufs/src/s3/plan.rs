@@ -7,12 +7,17 @@
 //! together are everything, and no two of them overlap: that is why each entry is given out
 //! exactly once, whatever cuts are chosen.
 
-use super::{split::Sample, xml::Page};
+use super::{
+    split::{Cut, Sample},
+    xml::Page,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Pages of the first chain before it is cut: small directories pay for no cuts.
 const WARM: u64 = 2;
+/// Most pages to wait after a cut that was in vain.
+const PATIENCE: u32 = 3;
 /// Pages without progress after which a listing is given up.
 const BARREN: u32 = 1000;
 
@@ -50,11 +55,19 @@ struct Span {
     /// The last entry that may belong here; `None`: the end of all.
     end: Option<Bytes>,
     token: Option<String>,
+    /// The last entry of the chain's pages, whether it was given out or not.
+    seen: Option<Bytes>,
     /// A page is under way.
     busy: bool,
     /// A cut is under way.
-    cutting: Option<Bytes>,
+    cutting: Option<Cut>,
     sample: Option<Sample>,
+    /// Depth at which the cut that this span comes from has found keys to part.
+    siblings: Option<usize>,
+    /// Cuts that cost a page and found nothing.
+    futile: u32,
+    /// Pages to wait until the next cut.
+    wait: u32,
     barren: u32,
 }
 
@@ -86,9 +99,13 @@ impl Plan {
             after: None,
             end: None,
             token: None,
+            seen: None,
             busy: false,
             cutting: None,
             sample: None,
+            siblings: None,
+            futile: 0,
+            wait: 0,
             barren: 0,
         };
         Plan {
@@ -128,13 +145,18 @@ impl Plan {
         if self.sequential || self.pages < WARM || under_way >= self.most {
             return None;
         }
-        let candidates = self.spans.iter().filter(|(_, span)| span.cutting.is_none());
+        let ready = |span: &Span| span.cutting.is_none() && span.wait == 0;
+        let candidates = self.spans.iter().filter(|(_, span)| ready(span));
         let cuts = candidates.filter_map(|(id, span)| {
-            let cut = span.sample.as_ref()?.cut(self.prefix, span.end.as_ref())?;
-            Some((cut.gain, *id, cut.at))
+            let cut = span
+                .sample
+                .as_ref()?
+                .cut(self.prefix, span.end.as_ref(), span.siblings)?;
+            Some((*id, cut))
         });
-        let (_, id, at) = cuts.max_by_key(|(gain, ..)| *gain)?;
-        self.spans.get_mut(&id)?.cutting = Some(at.clone());
+        let (id, cut) = cuts.max_by_key(|(_, cut)| cut.gain)?;
+        let at = cut.at.clone();
+        self.spans.get_mut(&id)?.cutting = Some(cut);
         Some(Ask {
             ticket: Ticket::Cut(id),
             token: None,
@@ -166,12 +188,13 @@ impl Plan {
             return Ok(Page::default());
         };
         span.busy = false;
+        span.wait = span.wait.saturating_sub(1);
         let before = std::mem::replace(&mut span.token, page.next.take());
         let truncated = span.token.is_some();
         if truncated && span.token == before {
             return Err(Broken::Barren);
         }
-        if !ordered(&page) || behind(&page, span.after.as_ref()) {
+        if !ordered(&page) || behind(&page, span.seen.as_ref()) {
             // As long as nothing has been cut, any order is good enough.
             if self.cut {
                 return Err(Broken::Order);
@@ -188,6 +211,7 @@ impl Plan {
             }
             return Ok(page);
         }
+        span.seen = last(&page).cloned().or(span.seen.take());
         let beyond = span.end.is_some() && last(&page) >= span.end.as_ref();
         clip(&mut page, span.after.as_ref(), span.end.as_ref());
         let fresh = last(&page).cloned();
@@ -210,7 +234,7 @@ impl Plan {
         let Some(span) = self.spans.get_mut(&id) else {
             return Ok(Page::default());
         };
-        let Some(at) = span.cutting.take() else {
+        let Some(Cut { at, depth, .. }) = span.cutting.take() else {
             return Ok(Page::default());
         };
         if self.sequential {
@@ -232,8 +256,21 @@ impl Plan {
         let end = std::mem::replace(&mut span.end, from.clone());
         let beyond = end.is_some() && last(&page) >= end.as_ref();
         let token = page.next.take();
+        let seen = last(&page).cloned();
         clip(&mut page, from.as_ref(), end.as_ref());
         let last = last(&page).cloned();
+        // Where the keys of the second part really begin to differ from the first's.
+        let parted = last.iter().zip(&span.after).map(|(one, other)| {
+            let pairs = one.iter().zip(other.iter());
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        let siblings = depth.min(parted.min().unwrap_or(depth));
+        if last.is_none() && seen.is_some() {
+            span.wait = span.futile.min(PATIENCE);
+            span.futile += 1;
+        } else if last.is_some() {
+            span.futile = 0;
+        }
         // A chain that is not under way and has reached its new end would never be asked again.
         if span.complete() && !span.busy {
             self.spans.remove(&id);
@@ -247,9 +284,13 @@ impl Plan {
                 after: last.or(from),
                 end,
                 token,
+                seen,
                 busy: false,
                 cutting: None,
                 sample,
+                siblings: Some(siblings),
+                futile: 0,
+                wait: 0,
                 barren: 0,
             };
             self.spans.insert(self.next, rest);
@@ -288,9 +329,9 @@ fn ordered(page: &Page) -> bool {
 
 /// Whether a page holds keys that should have come before. (A prefix may come again where a
 /// chain began in the middle of its keys.)
-fn behind(page: &Page, after: Option<&Bytes>) -> bool {
+fn behind(page: &Page, seen: Option<&Bytes>) -> bool {
     let first = page.objects.first().map(|o| &o.key);
-    matches!((first, after), (Some(first), Some(after)) if first <= after)
+    matches!((first, seen), (Some(first), Some(seen)) if first <= seen)
 }
 
 /// Cuts a page, which is in order, down to the entries in `(after, end]`.

@@ -1,15 +1,15 @@
 //! Where to cut a long range of keys in two, knowing only the last page of it.
 //!
 //! Pure. Nothing here decides what is listed, only where a second request begins: a bad cut costs
-//! a request, never an entry. Two kinds of cut:
+//! a request, never an entry. Three kinds of cut, coarse to fine:
 //!
-//! - *Past a subtree*: all keys of the page share their first `n` characters. Behind everything
-//!   that shares the first `d < n` of them there may be siblings. Whether there are is a monotone
-//!   function of `d`, so cutting in the middle of what is not known yet finds the depth at which
-//!   the keys part in a logarithmic number of requests, and those that find siblings have done
-//!   useful work.
-//! - *Within an alphabet*: the keys part inside the page. The range from the page's last key to
-//!   the end is cut in the middle, counted in the characters that keys seem to be made of.
+//! - *Past a subtree*: all keys of the page share their first characters. Behind everything that
+//!   shares the first `d` of them there may be siblings. Whether there are is a monotone function
+//!   of `d`, so cutting in the middle of what is not known yet finds the depth at which the keys
+//!   part in a logarithmic number of requests, and those that find siblings have done useful work.
+//! - *Among siblings*: once that depth is known, in the middle of the characters that may follow.
+//! - *Within the page's own subtree*: the keys part inside the page. The range from the page's last
+//!   key to the end is cut in the middle, counted in the characters that keys seem to be made of.
 
 use bytes::Bytes;
 
@@ -28,7 +28,7 @@ pub(crate) struct Sample {
     first: Bytes,
     /// The page's last entry.
     last: Bytes,
-    /// Bytes that all of the page's keys share (a character boundary).
+    /// Bytes that all of the page's keys share, but for the last character of them.
     shared: usize,
     /// The characters seen just behind those, and their kin, ascending.
     alphabet: Vec<char>,
@@ -40,6 +40,21 @@ pub(crate) struct Cut {
     pub(crate) at: Bytes,
     /// Larger is better, across ranges.
     pub(crate) gain: u64,
+    /// The bytes that both parts may share: if there is a second part, keys part there.
+    pub(crate) depth: usize,
+}
+
+impl Cut {
+    /// At `character` behind the first `depth` bytes of `last`. Better than any cut within the
+    /// page's own subtree, and the better the fewer bytes are shared.
+    fn coarse(last: &str, depth: usize, character: char) -> Cut {
+        let at = format!("{}{character}", &last[..depth]);
+        Cut {
+            at: at.into(),
+            gain: (1 << 40) - depth as u64,
+            depth,
+        }
+    }
 }
 
 impl Sample {
@@ -51,7 +66,10 @@ impl Sample {
     ) -> Option<Sample> {
         let first = entries.clone().next()?;
         let (head, tail) = (str(first)?, str(last)?);
-        let shared = common(head, tail);
+        // Short by one: the smallest subtree around the page may be no larger than the page, and
+        // what is under way already would be asked for again.
+        let shared = head[..common(head, tail)].char_indices().next_back();
+        let shared = shared.map_or(0, |(at, _)| at);
         let mut alphabet = Vec::new();
         for entry in entries {
             for c in str(entry)?[shared..].chars().take(DIGITS) {
@@ -70,8 +88,14 @@ impl Sample {
     }
 
     /// Where to cut what is left after the page, up to `end` (inclusive; `None`: of everything
-    /// below the first `prefix` bytes).
-    pub(crate) fn cut(&self, prefix: usize, end: Option<&Bytes>) -> Option<Cut> {
+    /// below the first `prefix` bytes). `siblings` is a depth at which there are siblings, as far
+    /// as is known.
+    pub(crate) fn cut(
+        &self,
+        prefix: usize,
+        end: Option<&Bytes>,
+        siblings: Option<usize>,
+    ) -> Option<Cut> {
         let last = str(&self.last)?;
         let end = match end {
             Some(end) => Some(str(end)?),
@@ -80,21 +104,22 @@ impl Sample {
         let known = end
             .map_or(prefix, |end| known_shared(last, end))
             .max(prefix);
-        let open: Vec<(usize, char)> = last
+        let open: Vec<usize> = last
             .char_indices()
-            .filter(|(at, _)| (known..self.shared).contains(at))
+            .map(|(depth, _)| depth)
+            .filter(|depth| (known..self.shared).contains(depth))
             .collect();
-        let at = match open.get(open.len() / 2) {
-            Some(&(at, c)) => {
-                let cut = format!("{}{}", &last[..at], successor(c)?);
-                // Coarser cuts first; any of them before a cut within an alphabet.
-                return Some(Cut {
-                    at: cut.into(),
-                    gain: (1 << 40) - at as u64,
-                });
-            }
-            None => self.shared,
-        };
+        if !open.is_empty() {
+            let coarser = siblings.and_then(|depth| open.binary_search(&depth).ok());
+            let depth = match coarser {
+                Some(0) => return among(last, open[0], end),
+                Some(count) => open[count / 2],
+                None => open[open.len() / 2],
+            };
+            let next = successor(last[depth..].chars().next()?)?;
+            return Some(Cut::coarse(last, depth, next));
+        }
+        let at = self.shared;
         let (from, to) = (self.place(str(&self.first)?, at), self.place(last, at));
         let until = match end {
             Some(end) if end.starts_with(&last[..at]) => self.place(end, at),
@@ -110,6 +135,7 @@ impl Sample {
         inside.then(|| Cut {
             at: cut.into(),
             gain: left / page,
+            depth: at,
         })
     }
 
@@ -174,6 +200,22 @@ fn str(key: &Bytes) -> Option<&str> {
     std::str::from_utf8(key).ok()
 }
 
+/// A cut among the siblings of `last` at `depth`, in the middle of the characters they may have.
+fn among(last: &str, depth: usize, end: Option<&str>) -> Option<Cut> {
+    let own = last[depth..].chars().next()?;
+    let limit = end
+        .filter(|end| common(last, end) == depth)
+        .and_then(|end| end[depth..].chars().next());
+    let mut alphabet: Vec<char> = [own].into_iter().chain(limit).collect();
+    complete(&mut alphabet);
+    alphabet.retain(|c| *c > own && limit.is_none_or(|limit| *c < limit));
+    let character = match alphabet.get(alphabet.len() / 2) {
+        Some(middle) => *middle,
+        None => successor(own)?,
+    };
+    Some(Cut::coarse(last, depth, character))
+}
+
 /// Bytes that two texts share, at a character boundary of both.
 fn common(a: &str, b: &str) -> usize {
     a.char_indices()
@@ -231,35 +273,51 @@ mod tests {
 
     fn cut(keys: &[&str], prefix: usize, end: Option<&str>) -> Option<String> {
         let end = end.map(|end| Bytes::copy_from_slice(end.as_bytes()));
-        let cut = sample(keys).cut(prefix, end.as_ref())?;
+        let cut = sample(keys).cut(prefix, end.as_ref(), None)?;
         Some(String::from_utf8(cut.at.to_vec()).unwrap())
     }
 
     #[test]
     fn the_depth_where_keys_part_is_searched_by_halves() {
+        // They share img_000; the last 0 does not count.
         let page = ["img_0000", "img_0001"];
         assert_eq!(cut(&page, 0, None).as_deref(), Some("img`"));
         // Nothing was there: all share `img_`, and the search goes on deeper.
         assert_eq!(cut(&page, 0, Some("img`")).as_deref(), Some("img_01"));
-        assert_eq!(cut(&page, 0, Some("img_01")).as_deref(), Some("img_001"));
-        assert_eq!(cut(&page, 5, None).as_deref(), Some("img_01"));
+        // All that is left is within the page's own subtree.
+        assert_eq!(cut(&page, 0, Some("img_01")).as_deref(), Some("img_005"));
+        assert_eq!(cut(&page, 4, None).as_deref(), Some("img_01"));
+    }
+
+    #[test]
+    fn siblings_are_cut_in_the_middle() {
+        let page = sample(&["img_0000", "img_0001"]);
+        let among = |end: &str, depth| {
+            let end = Bytes::copy_from_slice(end.as_bytes());
+            let cut = page.cut(0, Some(&end), Some(depth)).unwrap();
+            (String::from_utf8(cut.at.to_vec()).unwrap(), cut.depth)
+        };
+        // Whether anything is beyond img_0 is not known: that comes first.
+        assert_eq!(among("img`", 5), ("img_1".to_owned(), 4));
+        assert_eq!(among("img`", 4), ("img_5".to_owned(), 4));
+        assert_eq!(among("img_6", 4), ("img_3".to_owned(), 4));
+        assert_eq!(among("img_10", 4), ("img_1".to_owned(), 4));
     }
 
     #[test]
     fn an_alphabet_is_cut_in_the_middle() {
-        assert_eq!(cut(&["x00", "x09", "x0a"], 1, Some("x1")).as_deref(), None);
-        let middle = cut(&["x000", "x0ff", "x1aa"], 1, None).unwrap();
-        assert!(("x8".."x9").contains(&middle.as_str()), "{middle}");
+        let middle = cut(&["x000", "x0ff", "x1aa"], 0, Some("y")).unwrap();
+        assert!(("x8".."xz").contains(&middle.as_str()), "{middle}");
         let middle = cut(&["x000", "x0ff", "x1aa"], 1, Some("x88")).unwrap();
         assert!(("x4".."x6").contains(&middle.as_str()), "{middle}");
+        // Too little is left.
+        assert_eq!(cut(&["x000", "x0ff", "x1aa"], 1, Some("x3")), None);
     }
 
     #[test]
     fn wide_characters_are_cut_by_code_point() {
         let middle = cut(&["日1", "月2"], 0, None).unwrap();
         assert!(middle.as_str() > "月2");
-        let middle = cut(&["x中1", "x中2"], 1, None).unwrap();
-        assert_eq!(middle, "x\u{4e2e}");
     }
 
     #[test]

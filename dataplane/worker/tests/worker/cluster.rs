@@ -19,8 +19,9 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tonic::{Request, Response, Status};
 
@@ -31,6 +32,8 @@ struct Master {
     registrations: Arc<Mutex<Vec<u64>>>,
     forget: Arc<AtomicBool>,
     mounts: Arc<Mutex<Vec<(MountId, MountSpec)>>>,
+    /// Nobody hears of the topology before so many workers have registered.
+    expected: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -67,6 +70,9 @@ impl RegistryService for Master {
         &self,
         _: Request<v1::TopologyRequest>,
     ) -> Result<Response<v1::TopologyResponse>, Status> {
+        let complete =
+            || self.workers.lock().unwrap().len() >= self.expected.load(Ordering::SeqCst);
+        until("all workers are there", complete).await;
         let mounts = self.mounts.lock().unwrap().clone();
         let mounts = mounts
             .into_iter()
@@ -84,7 +90,7 @@ struct Cluster {
     address: Address,
     dir: tempfile::TempDir,
     shutdown: Shutdown,
-    count: usize,
+    count: AtomicUsize,
 }
 
 impl Cluster {
@@ -114,13 +120,13 @@ impl Cluster {
             address,
             dir,
             shutdown,
-            count: 0,
+            count: AtomicUsize::new(0),
         }
     }
 
-    async fn worker(&mut self) -> (Worker, Shutdown) {
-        self.count += 1;
-        let dir = self.dir.path().join(format!("worker-{}", self.count));
+    async fn worker(&self) -> (Worker, Shutdown) {
+        let n = self.count.fetch_add(1, Ordering::SeqCst);
+        let dir = self.dir.path().join(format!("worker-{n}"));
         let shutdown = Shutdown::new();
         let mut registry = prometheus_client::registry::Registry::default();
         let config = config(&dir, &self.address);
@@ -140,7 +146,10 @@ impl Cluster {
     async fn put(&self, key: &str, ino: u64, content: &Bytes) -> FileRef {
         let dir = self.dir.path().join("remote");
         std::fs::write(dir.join(key), content).unwrap();
-        let store = forebay_ufs::open(&format!("file://{}", dir.display()), &Default::default());
+        let store = forebay_ufs::open(
+            &format!("file://{}", dir.display()),
+            &std::collections::BTreeMap::default(),
+        );
         let object = UnderStore::stat(&*store.unwrap(), key.as_bytes())
             .await
             .unwrap();
@@ -199,15 +208,16 @@ async fn read_all(local: &Arc<dyn LocalWorker>, file: &FileRef) -> Bytes {
         let ensured = local.ensure(open.lease, at..end).await.unwrap();
         assert_eq!(ensured, forebay_client::Ensured::Present);
     }
-    crate::support::pread(&open, 0..file.size())
+    let bytes = crate::support::pread(&open, 0..file.size());
+    local.release(open.lease);
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_under_store_sees_each_page_once_per_cluster() {
-    let mut cluster = Cluster::new().await;
-    let (a, stop_a) = cluster.worker().await;
-    let (b, stop_b) = cluster.worker().await;
-    // The first one learns of the second with its next look at the topology.
+    let cluster = Cluster::new().await;
+    cluster.master.expected.store(2, Ordering::SeqCst);
+    let ((a, stop_a), (b, stop_b)) = tokio::join!(cluster.worker(), cluster.worker());
     let mut files = Vec::new();
     let mut total = 0;
     for n in 0..6 {
@@ -215,11 +225,6 @@ async fn the_under_store_sees_each_page_once_per_cluster() {
         total += data.len() as u64;
         files.push((cluster.put(&format!("f{n}"), 10 + n, &data).await, data));
     }
-    let known = v1::LoadFile {
-        file: Some(files[0].0.clone().into()),
-    };
-    drop(known);
-    tokio::time::sleep(std::time::Duration::from_millis(5_500)).await;
     for (file, data) in &files {
         let (on_a, on_b) = (a.local(), b.local());
         let both = tokio::join!(read_all(&on_a, file), read_all(&on_b, file));
@@ -235,7 +240,7 @@ async fn the_under_store_sees_each_page_once_per_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_nodes_read_load_pin_and_free_over_grpc_and_registration_is_repeated() {
-    let mut cluster = Cluster::new().await;
+    let cluster = Cluster::new().await;
     let (worker, stop) = cluster.worker().await;
     let data = content(1, 5 * MIB + 321);
     let file = cluster.put("large", 10, &data).await;
@@ -326,7 +331,7 @@ async fn other_nodes_read_load_pin_and_free_over_grpc_and_registration_is_repeat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_is_gone_round() {
-    let mut cluster = Cluster::new().await;
+    let cluster = Cluster::new().await;
     let (a, stop_a) = cluster.worker().await;
     let (b, stop_b) = cluster.worker().await;
     // Known to the second from the start, and dead from now on.
@@ -347,7 +352,7 @@ async fn a_worker_that_dies_is_gone_round() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unmounted_store_leaves_the_cache_and_a_new_mount_is_found_when_it_is_needed() {
-    let mut cluster = Cluster::new().await;
+    let cluster = Cluster::new().await;
     let (worker, stop) = cluster.worker().await;
     let data = content(1, 2 * MIB);
     let old = cluster.put("a", 10, &data).await;
@@ -373,8 +378,8 @@ async fn an_unmounted_store_leaves_the_cache_and_a_new_mount_is_found_when_it_is
     let request = v1::FilesRequest {
         files: vec![old.id.into()],
     };
-    for _ in 0..1000 {
-        if client
+    let gone = async {
+        while !client
             .stat(request.clone())
             .await
             .unwrap()
@@ -382,9 +387,10 @@ async fn an_unmounted_store_leaves_the_cache_and_a_new_mount_is_found_when_it_is
             .files
             .is_empty()
         {
-            return cluster.end(vec![stop]).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::task::yield_now().await;
-    }
-    panic!("the file of the unmounted store is still cached");
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    gone.expect("the file of the unmounted store is still cached");
+    cluster.end(vec![stop]).await;
 }

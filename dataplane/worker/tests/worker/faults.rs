@@ -1,12 +1,12 @@
 //! Trouble with the cache or the store: served from elsewhere, byte for byte.
 
-use crate::support::{MIB, Rig, content, put};
+use crate::support::{MIB, Rig, content, pread, put};
 use bytes::Bytes;
-use forebay_client::{Ensured, LocalWorker};
+use forebay_client::{Ensured, LocalFile, LocalWorker};
 use forebay_types::{Code, FileRef};
 use forebay_ufs::memory::{MemStore, Operation};
 use proptest::prelude::*;
-use std::{os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use std::{ops::Range, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 /// The sparse files of a rig's tier.
 fn cache_files(rig: &Rig) -> Vec<PathBuf> {
@@ -108,12 +108,12 @@ async fn a_restart_keeps_whole_files_and_finds_damaged_pages() {
     assert_eq!(rig.read(&file, &open, 0..5 * MIB).await, data);
     drop(open);
     let requests = store.reads().len();
-    let rig = rig.restarted(Arc::new(store.clone()), 100 * MIB);
+    let rig = rig.restarted(Arc::new(store.clone()), 100 * MIB).await;
     assert!(rig.local.open(&file).await.unwrap().whole);
     assert_eq!(store.reads().len(), requests);
 
     let damaged = &cache_files(&rig)[0];
-    let rig = rig.restarted(Arc::new(store.clone()), 100 * MIB);
+    let rig = rig.restarted(Arc::new(store.clone()), 100 * MIB).await;
     let sparse = std::fs::OpenOptions::new()
         .write(true)
         .open(damaged)
@@ -164,7 +164,7 @@ fn step(size: u64) -> impl Strategy<Value = Step> {
 const SIZE: u64 = 12 * MIB + 12_345;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_mix_of_reads_sees_the_bytes_of_the_store(
@@ -177,39 +177,47 @@ proptest! {
     }
 }
 
+/// Reads as often as it takes: each injected fault may fail one read, and no more.
+async fn patiently(
+    rig: &Rig,
+    file: &FileRef,
+    open: Option<&LocalFile>,
+    range: Range<u64>,
+    faults: usize,
+) -> Bytes {
+    let mut failed = 0;
+    loop {
+        let ensured = match open {
+            Some(open) => rig.local.ensure(open.lease, range.clone()).await,
+            None => Ok(Ensured::NotCached),
+        };
+        let read = match (ensured, open) {
+            (Ok(Ensured::Present), Some(open)) => return pread(open, range),
+            (Ok(_), _) => rig.local.read(file, range.clone()).await,
+            (Err(error), _) => Err(error),
+        };
+        match read {
+            Ok(bytes) => return bytes,
+            Err(error) => assert_eq!(error.code, Code::Unavailable, "{error}"),
+        }
+        failed += 1;
+        assert!(failed <= faults, "{failed} reads failed by {faults} faults");
+    }
+}
+
 async fn mixed(quota: u64, steps: Vec<Step>) {
     let store = MemStore::new();
     let data = content(9, SIZE);
     let file = put(&store, "a", data.clone()).await;
     let mut rig = Rig::new(Arc::new(store.clone()), quota);
     let mut open = rig.local.open(&file).await.ok();
+    let mut faults = 0;
     for step in steps {
         match step {
             Step::Read { at, len } => {
                 let range = at..(at + len).min(SIZE);
                 let expected = data.slice(range.start as usize..range.end as usize);
-                let got = match &open {
-                    Some(open) => {
-                        // A store that fails may fail a read; the next one must not suffer.
-                        match rig.local.ensure(open.lease, range.clone()).await {
-                            Err(error) => {
-                                assert_eq!(error.code, Code::Unavailable);
-                                rig.read(&file, open, range).await
-                            }
-                            Ok(Ensured::Present) => crate::support::pread(open, range),
-                            Ok(Ensured::NotCached) => {
-                                match rig.local.read(&file, range.clone()).await {
-                                    Ok(bytes) => bytes,
-                                    Err(_) => rig.local.read(&file, range).await.unwrap(),
-                                }
-                            }
-                        }
-                    }
-                    None => match rig.local.read(&file, range.clone()).await {
-                        Ok(bytes) => bytes,
-                        Err(_) => rig.local.read(&file, range).await.unwrap(),
-                    },
-                };
+                let got = patiently(&rig, &file, open.as_ref(), range, faults).await;
                 assert!(got == expected, "wrong bytes at {at}");
             }
             Step::Reopen => {
@@ -221,10 +229,13 @@ async fn mixed(quota: u64, steps: Vec<Step>) {
             }
             Step::Restart => {
                 drop(open.take());
-                rig = rig.restarted(Arc::new(store.clone()), quota);
+                rig = rig.restarted(Arc::new(store.clone()), quota).await;
                 open = rig.local.open(&file).await.ok();
             }
-            Step::Fail => store.fail(Operation::Read, Code::Unavailable, 1),
+            Step::Fail => {
+                store.fail(Operation::Read, Code::Unavailable, 1);
+                faults += 1;
+            }
         }
     }
 }

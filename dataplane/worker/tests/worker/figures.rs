@@ -84,8 +84,10 @@ async fn opens() {
     let store = MemStore::new();
     let file = put(&store, "a", content(1, MIB)).await;
     let rig = Rig::new(Arc::new(store), 100 * MIB);
-    let held = rig.local.open(&file).await.unwrap();
-    rig.read(&file, &held, 0..MIB).await;
+    let filled = rig.local.open(&file).await.unwrap();
+    rig.read(&file, &filled, 0..MIB).await;
+    rig.local.release(filled.lease);
+    drop(filled);
     for (what, held) in [("descriptor held", true), ("descriptor not held", false)] {
         let keep = held.then(|| rig.local.open(&file).now_or_never().unwrap().unwrap());
         let (rounds, begun) = (100_000, Instant::now());

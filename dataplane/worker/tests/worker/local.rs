@@ -40,7 +40,15 @@ async fn a_first_poll_outside_the_runtime_may_start_a_fill() {
     let file = put(&store, "a", content(1, MIB)).await;
     let rig = Rig::new(Arc::new(store), 100 * MIB);
     let open = rig.local.open(&file).await.unwrap();
-    let local = rig.local.clone();
+    let (local, uncached) = (rig.local.clone(), rig.local.clone());
+    let mut read = Box::pin(async move { uncached.read(&file, 5..105).await });
+    let outside = std::thread::spawn(move || (read.as_mut().now_or_never(), read));
+    let (first, rest) = outside.join().unwrap();
+    let bytes = match first {
+        Some(bytes) => bytes,
+        None => rest.await,
+    };
+    assert_eq!(bytes.unwrap(), content(1, MIB).slice(5..105));
     let pending = std::thread::spawn(move || {
         let mut ensure = Box::pin(async move { local.ensure(open.lease, 0..MIB).await });
         let first = ensure.as_mut().now_or_never();

@@ -28,32 +28,34 @@ use std::{
 };
 use tempfile::TempDir;
 
-pub const MIB: u64 = 1 << 20;
-pub const MOUNT: MountId = MountId(1);
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const MOUNT: MountId = MountId(1);
 
-pub struct Rig {
-    pub engine: Arc<Engine>,
-    pub local: Arc<Local>,
-    pub store: Arc<Store>,
-    pub metrics: Metrics,
-    pub stale: Arc<Mutex<Vec<FileId>>>,
-    pub shutdown: Shutdown,
-    pub index: Arc<dyn Kv>,
-    pub dir: Arc<TempDir>,
+pub(crate) struct Rig {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) metrics: Metrics,
+    pub(crate) stale: Arc<Mutex<Vec<FileId>>>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) index: Arc<dyn Kv>,
+    pub(crate) dir: Arc<TempDir>,
 }
 
 impl Rig {
     /// A worker with one tier of `quota` bytes.
-    pub fn new(under: Arc<dyn UnderStore>, quota: u64) -> Rig {
+    pub(crate) fn new(under: Arc<dyn UnderStore>, quota: u64) -> Rig {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         Rig::over(under, quota, dir, Arc::new(MemKv::new()))
     }
 
     /// The same after a restart.
-    pub fn restarted(self, under: Arc<dyn UnderStore>, quota: u64) -> Rig {
+    pub(crate) async fn restarted(self, under: Arc<dyn UnderStore>, quota: u64) -> Rig {
         let (dir, index) = (self.dir.clone(), self.index.clone());
-        self.shutdown.begin();
+        let old = Arc::downgrade(&self.store);
+        self.shutdown.finish().await;
         drop(self);
+        until("the old store is closed", || old.strong_count() == 0).await;
         Rig::over(under, quota, dir, index)
     }
 
@@ -101,7 +103,7 @@ impl Rig {
     }
 
     /// Reads a range as a FUSE host does: through the descriptor, or without the cache.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         file: &FileRef,
         open: &LocalFile,
@@ -120,7 +122,7 @@ impl Drop for Rig {
     }
 }
 
-pub fn open_store(dir: &Path, quota: u64, index: Arc<dyn Kv>) -> Arc<Store> {
+pub(crate) fn open_store(dir: &Path, quota: u64, index: Arc<dyn Kv>) -> Arc<Store> {
     let config = StoreConfig {
         tiers: vec![TierConfig {
             medium: Medium::Ssd,
@@ -134,14 +136,14 @@ pub fn open_store(dir: &Path, quota: u64, index: Arc<dyn Kv>) -> Arc<Store> {
     Store::open(config, index).unwrap()
 }
 
-pub fn pread(open: &LocalFile, range: std::ops::Range<u64>) -> Bytes {
+pub(crate) fn pread(open: &LocalFile, range: std::ops::Range<u64>) -> Bytes {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     open.file.read_exact_at(&mut bytes, range.start).unwrap();
     bytes.into()
 }
 
 /// Bytes that differ from place to place and from seed to seed.
-pub fn content(seed: u64, size: u64) -> Bytes {
+pub(crate) fn content(seed: u64, size: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size as usize + 8);
     while (bytes.len() as u64) < size {
@@ -155,7 +157,7 @@ pub fn content(seed: u64, size: u64) -> Bytes {
 }
 
 /// Puts an object and makes the reference that a master would hand out.
-pub async fn put(store: &MemStore, key: &str, content: Bytes) -> FileRef {
+pub(crate) async fn put(store: &MemStore, key: &str, content: Bytes) -> FileRef {
     static NEXT: AtomicU64 = AtomicU64::new(2);
     store.put(key, content);
     let object = store.stat(key.as_bytes()).await.unwrap();
@@ -171,7 +173,7 @@ pub async fn put(store: &MemStore, key: &str, content: Bytes) -> FileRef {
 }
 
 /// Waits until something is so, which other tasks bring about.
-pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let wait = async {
         while !is_so() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -10,13 +10,13 @@ use tokio::sync::watch;
 
 /// Bytes of a body go out while their offset in the object is below the mark.
 #[derive(Clone)]
-pub struct Tap {
-    pub store: MemStore,
+pub(crate) struct Tap {
+    pub(crate) store: MemStore,
     mark: Arc<watch::Sender<u64>>,
 }
 
 impl Tap {
-    pub fn closed(store: MemStore) -> Tap {
+    pub(crate) fn closed(store: MemStore) -> Tap {
         Tap {
             store,
             mark: Arc::new(watch::Sender::new(0)),
@@ -24,7 +24,7 @@ impl Tap {
     }
 
     /// Lets the bytes before `mark` flow.
-    pub fn open_to(&self, mark: u64) {
+    pub(crate) fn open_to(&self, mark: u64) {
         self.mark.send_replace(mark);
     }
 }
