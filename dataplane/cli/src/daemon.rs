@@ -5,10 +5,9 @@ use crate::{
     process::{begin, say_ready},
     signal::StopSignals,
 };
-use forebay_client::{LocalWorker, RemoteReader, SocketWorker};
 use forebay_fuse::{FuseHost, config::FuseConfig};
 use forebay_master::{Master, config::MasterConfig};
-use forebay_service::{Shutdown, config};
+use forebay_service::{Shutdown, config, http};
 use forebay_worker::{Worker, config::WorkerConfig};
 use std::{path::Path, sync::Arc};
 
@@ -45,14 +44,14 @@ pub(crate) async fn fuse(file: &Path) -> Result<(), Failure> {
     let mut registry = begin();
     let shutdown = Shutdown::new();
     let config: FuseConfig = config::load(Some(file))?;
-    let local: Option<Arc<dyn LocalWorker>> = match &config.worker_socket {
-        Some(socket) => {
-            let remote = Arc::new(RemoteReader::new(&config.master, config.memory.0 / 4));
-            Some(SocketWorker::connect(socket, remote, shutdown.token()).await?)
-        }
-        None => None,
-    };
-    let host = FuseHost::start(config, local, &mut registry, &shutdown).await?;
+    let listen = config.http;
+    let host = FuseHost::start(config, None, &mut registry, &shutdown).await?;
+    if let Some(listen) = listen {
+        let serving = shutdown.clone();
+        let readiness: http::Readiness =
+            Arc::new(move || serving.has_begun().then(|| "stopping".to_owned()));
+        http::serve(listen, Arc::new(registry), readiness, &shutdown).await?;
+    }
     say_ready(&host.mount_point().display().to_string());
     tokio::select! {
         () = stop.wait() => {}

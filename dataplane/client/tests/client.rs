@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{FakeWorker, bytes};
 
 const MIB: u64 = 1 << 20;
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 fn name(text: &str) -> Name {
     Name::new(text.to_owned()).unwrap()
@@ -218,7 +218,7 @@ fn file(ino: u64, size: u64) -> FileRef {
     }
 }
 
-async fn readers(f: &Fixture, workers: usize) -> (RemoteReader, Vec<FakeWorker>) {
+fn readers(f: &Fixture, workers: usize) -> (RemoteReader, Vec<FakeWorker>) {
     let workers: Vec<FakeWorker> = (0..workers)
         .map(|i| FakeWorker::start(&f.dir.path().join(format!("w{i}"))))
         .collect();
@@ -230,7 +230,7 @@ async fn readers(f: &Fixture, workers: usize) -> (RemoteReader, Vec<FakeWorker>)
 #[tokio::test]
 async fn a_sequential_reader_gets_the_right_bytes_with_few_requests() {
     let f = fixture().await;
-    let (reader, workers) = readers(&f, 2).await;
+    let (reader, workers) = readers(&f, 2);
     let file = file(3, 20 * MIB + 77);
     let mut at = 0;
     while at < file.size() {
@@ -254,7 +254,7 @@ async fn a_sequential_reader_gets_the_right_bytes_with_few_requests() {
 #[tokio::test]
 async fn a_random_reader_fetches_what_it_asks_for() {
     let f = fixture().await;
-    let (reader, workers) = readers(&f, 1).await;
+    let (reader, workers) = readers(&f, 1);
     let file = file(4, 1 << 30);
     for i in 1..50u64 {
         let at = i * 7919 % 101 * 8 * MIB + 13;
@@ -266,7 +266,7 @@ async fn a_random_reader_fetches_what_it_asks_for() {
 #[tokio::test]
 async fn another_home_goes_on_where_one_breaks_off() {
     let f = fixture().await;
-    let (reader, workers) = readers(&f, 3).await;
+    let (reader, workers) = readers(&f, 3);
     for ino in 1..=6 {
         let file = file(ino, 5 * MIB);
         let failing = &workers[ino as usize % 3].conduct;
@@ -283,7 +283,7 @@ async fn another_home_goes_on_where_one_breaks_off() {
 #[tokio::test]
 async fn stale_content_is_told_at_once_and_no_worker_is_said() {
     let f = fixture().await;
-    let (reader, workers) = readers(&f, 2).await;
+    let (reader, workers) = readers(&f, 2);
     for worker in &workers {
         worker
             .conduct

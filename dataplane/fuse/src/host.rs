@@ -132,7 +132,7 @@ async fn sources(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Sources> {
     let memory = config.memory.0;
-    let stop = stop_with(shutdown);
+    let stop = shutdown.token();
     // Half for metadata, a quarter each for the read-ahead of streams with and without a local worker.
     let namespace = Namespace::connect(&config.master, memory / 2, stop.clone()).await?;
     let local = match (local, &config.worker_socket) {
@@ -149,17 +149,6 @@ async fn sources(
         local,
         remote,
     })
-}
-
-/// A token that is cancelled when shutdown begins.
-fn stop_with(shutdown: &Shutdown) -> CancellationToken {
-    let token = CancellationToken::new();
-    let stop = token.clone();
-    shutdown.spawn_graceful(|begun| async move {
-        begun.cancelled().await;
-        stop.cancel();
-    });
-    token
 }
 
 /// Gives back the leases that the worker asks for.

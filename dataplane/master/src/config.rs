@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 /// The least memory that a master works with.
-pub const MEMORY_MIN: ByteSize = ByteSize(32 << 20);
+pub const MEMORY_MIN: ByteSize = ByteSize(16 << 20);
 
 /// Settings of a master.
 #[derive(Clone, Debug, Deserialize)]
@@ -122,7 +122,7 @@ mod tests {
         };
         let error = small.validate().unwrap_err().to_string();
         assert!(
-            error.contains("1.0 MiB") && error.contains("32.0 MiB"),
+            error.contains("1.0 MiB") && error.contains("16.0 MiB"),
             "{error}"
         );
     }

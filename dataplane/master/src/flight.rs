@@ -87,6 +87,10 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     fn take_off(self: &Arc<Self>, ino: Ino, first: Departure<T>) {
+        let mut abandoned = Abandoned {
+            flights: Some(self.clone()),
+            ino,
+        };
         let flights = self.clone();
         self.shutdown.spawn(async move {
             let mut flight = Some(first);
@@ -96,6 +100,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                 // Nobody may be waiting.
                 let _ = landed.send(result);
             }
+            abandoned.landed();
         });
     }
 
@@ -110,6 +115,27 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
         open.remove(&ino);
         None
+    }
+}
+
+/// Shutdown drops the work in the middle: those who wait for the next must learn of it, too.
+struct Abandoned<T> {
+    flights: Option<Arc<Flights<T>>>,
+    ino: Ino,
+}
+
+impl<T> Abandoned<T> {
+    /// All has landed: the slot is gone, or another's.
+    fn landed(&mut self) {
+        self.flights = None;
+    }
+}
+
+impl<T> Drop for Abandoned<T> {
+    fn drop(&mut self) {
+        if let Some(flights) = &self.flights {
+            flights.open.lock().remove(&self.ino);
+        }
     }
 }
 
@@ -153,8 +179,14 @@ mod tests {
         let flights = Flights::new(shutdown.clone());
         let (gate, runs) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicU32::new(0)));
         drop(flights.join(Ino(1), Join::Any, || work(&gate, &runs)));
-        let second = flights.join(Ino(1), Join::Fresh, || work(&gate, &runs));
+        assert_eq!(
+            flights.join(Ino(1), Join::Any, || unreachable!()).await,
+            Ok(1)
+        );
+        let running = flights.join(Ino(1), Join::Any, || work(&gate, &runs));
+        let next = flights.join(Ino(1), Join::Fresh, || work(&gate, &runs));
         shutdown.finish().await;
-        assert_eq!(second.await.unwrap_err().code, Code::Unavailable);
+        assert_eq!(running.await.unwrap_err().code, Code::Unavailable);
+        assert_eq!(next.await.unwrap_err().code, Code::Unavailable);
     }
 }

@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn policies_decide() {
-        let interval = Some(SyncPolicy::Interval(Duration::from_secs(60)));
+        let interval = Some(SyncPolicy::Interval(Duration::from_mins(1)));
         assert_eq!(freshness(None, None, 0), Freshness::Fresh);
         for policy in [interval, Some(SyncPolicy::Never), Some(SyncPolicy::Always)] {
             assert_eq!(freshness(policy, None, 0), Freshness::Unloaded);
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(lease(Some(SyncPolicy::Always)), Duration::ZERO);
         assert_eq!(lease(Some(SyncPolicy::Never)), LEASE_MAX);
         let of = |secs| lease(Some(SyncPolicy::Interval(Duration::from_secs(secs))));
-        assert_eq!(of(60), Duration::from_secs(60));
+        assert_eq!(of(60), Duration::from_mins(1));
         assert_eq!(of(86_400), LEASE_MAX);
     }
 }

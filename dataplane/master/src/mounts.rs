@@ -94,11 +94,11 @@ pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<V
     try_join_all(specs.iter().map(async |spec| {
         let refuse = |error: forebay_ufs::Error| {
             // What a library or the system says is no advice; the store's own words have one.
-            let advice = error
-                .source
-                .is_some()
-                .then(|| advice(error.code))
-                .unwrap_or_default();
+            let advice = if error.source.is_some() {
+                advice(error.code)
+            } else {
+                ""
+            };
             let error = Error::from(error);
             let text = format!(
                 "cannot mount {} at {}: {error}{advice}",

@@ -152,7 +152,7 @@ mod tests {
         workers.register(&worker(3), start).unwrap();
         let ids = |at| workers.live(at).iter().map(|w| w.id.0).collect::<Vec<_>>();
         assert_eq!(ids(start), [3, 9]);
-        let later = start + DEAD_AFTER - Duration::from_millis(1);
+        let later = start + DEAD_AFTER.mul_f64(0.5);
         assert!(workers.heartbeat(beat(9), later));
         let late = start + DEAD_AFTER;
         assert_eq!(ids(late), [9]);
@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(ids(late), [3, 9]);
         let report = workers.report(late);
         assert_eq!(report[1].tiers[0].used, 5);
-        assert_eq!(report[1].heartbeat_age_ms, 1);
+        assert_eq!(
+            report[1].heartbeat_age_ms,
+            DEAD_AFTER.as_millis() as u64 / 2
+        );
     }
 
     #[test]

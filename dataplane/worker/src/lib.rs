@@ -39,7 +39,7 @@ pub mod gate;
 mod identity;
 mod lease;
 pub mod local;
-mod maintenance;
+pub mod maintenance;
 pub mod metrics;
 pub mod prefetch;
 mod report;

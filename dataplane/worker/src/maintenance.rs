@@ -14,7 +14,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Starts it.
-pub(crate) fn start(engine: Arc<Engine>, shutdown: &Shutdown) {
+pub fn start(engine: Arc<Engine>, shutdown: &Shutdown) {
     let pressure = Arc::new(Notify::new());
     let wake = pressure.clone();
     engine.store.on_pressure(move || wake.notify_one());

@@ -3,7 +3,7 @@
 use clap::Parser;
 use forebay_e2e::{
     bench::{self, Group, Outcome, Scale},
-    disk::{can_drop_caches, target_directory},
+    disk::{can_drop_caches, load_average, target_directory},
     interrupt::clean_up_on_signals,
     s3::{S3Child, serve_if_asked},
 };
@@ -64,6 +64,9 @@ fn run() -> anyhow::Result<ExitCode> {
     };
     if !can_drop_caches() {
         eprintln!("not root: rows with caches dropped are skipped");
+    }
+    if let Some(load) = load_average().filter(|load| *load > 0.5) {
+        eprintln!("load average {load}: other work is going on, the figures will suffer from it");
     }
     let begun = Instant::now();
     let say = |what: &str| eprintln!("{:>5.0} s  {what}", begun.elapsed().as_secs_f64());

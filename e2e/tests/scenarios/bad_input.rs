@@ -57,7 +57,7 @@ fn uris_and_options() {
         .run()
         .unwrap();
     let said = String::from_utf8(secret.stderr).unwrap();
-    assert_eq!(secret.status.code(), Some(2), "{said}");
+    assert!(matches!(secret.status.code(), Some(1 | 2)), "{said}");
     assert!(
         !said.contains("hunter2secret"),
         "a secret in the URI is not printed: {said}"
@@ -153,7 +153,7 @@ fn tiers() {
     let huge = format!("SSD={}:1000000TiB", world.dir.path().join("c").display());
     refused(
         local(&world, "s3://data", &["--tier", &huge]),
-        &["TiB", "larger"],
+        &["PiB", "disk"],
     );
     refused(
         local(&world, "s3://data", &["--tier", "NVME=/x:1GiB"]),
@@ -177,7 +177,7 @@ fn the_store() {
         .env("AWS_SECRET_ACCESS_KEY", "wrong")
         .arg(world.mount_point())
         .arg(format!("s3://{BUCKET}"));
-    refused(wrong, &[BUCKET, "credentials"]);
+    refused(wrong, &[BUCKET, "AWS_SECRET_ACCESS_KEY"]);
     let nobody = Forebay::new("local")
         .unwrap()
         .arg(world.mount_point())

@@ -280,7 +280,7 @@ fn several_stores_make_one_tree() {
     fs::create_dir_all(other.join("deep")).unwrap();
     fs::write(other.join("deep/file"), b"from a directory").unwrap();
     let models = format!("models/llama={}", other.display());
-    let _local = world.local("64MiB", &[&models]);
+    let _local = world.local_of("64MiB", &[], &["s3://data", &models]);
     assert_eq!(
         fs::read(world.at("models/llama/deep/file")).unwrap(),
         b"from a directory"

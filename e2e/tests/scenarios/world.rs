@@ -79,6 +79,11 @@ impl World {
 
     /// `forebay local` on the one data directory of this world, with a tier of `tier` bytes.
     pub(crate) fn local(&self, tier: &str, more: &[&str]) -> Local {
+        self.local_of(tier, more, &[&format!("s3://{BUCKET}")])
+    }
+
+    /// The same with other URIs.
+    pub(crate) fn local_of(&self, tier: &str, more: &[&str], uris: &[&str]) -> Local {
         let data = self.dir.path().join("state");
         let tier = format!("SSD={}:{tier}", self.dir.path().join("cache").display());
         let command = self
@@ -87,7 +92,7 @@ impl World {
             .arg(data)
             .args(["--memory", "128MiB", "--tier", &tier])
             .args(more);
-        Local::start(command, &self.mount_point(), [format!("s3://{BUCKET}")]).unwrap()
+        Local::start(command, &self.mount_point(), uris).unwrap()
     }
 
     /// `forebay fs …` on a path of the mount.

@@ -71,7 +71,7 @@ impl Fixture {
     }
 
     /// The value of a metric.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let text = self.metrics();
         let line = text
             .lines()

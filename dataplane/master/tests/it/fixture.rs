@@ -22,19 +22,19 @@ use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
 
 /// Longest wait for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Under stores by mount path, with a sync policy each.
-pub type Stores = Vec<(&'static str, &'static str, Arc<dyn UnderStore>)>;
+pub(crate) type Stores = Vec<(&'static str, &'static str, Arc<dyn UnderStore>)>;
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     master: Master,
     shutdown: Shutdown,
     channel: Channel,
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
-pub fn config(dir: &Path, stores: &Stores) -> MasterConfig {
+pub(crate) fn config(dir: &Path, stores: &Stores) -> MasterConfig {
     let mount = |(path, sync, _): &(&str, &str, Arc<dyn UnderStore>)| MountSpec {
         path: (*path).to_owned(),
         uri: format!("s3://bucket{path}"),
@@ -50,7 +50,7 @@ pub fn config(dir: &Path, stores: &Stores) -> MasterConfig {
     }
 }
 
-pub fn opener(stores: &Stores) -> OpenUnderStore {
+pub(crate) fn opener(stores: &Stores) -> OpenUnderStore {
     let by_path: HashMap<String, Arc<dyn UnderStore>> = stores
         .iter()
         .map(|(path, _, store)| ((*path).to_owned(), store.clone()))
@@ -59,11 +59,11 @@ pub fn opener(stores: &Stores) -> OpenUnderStore {
 }
 
 impl Cluster {
-    pub async fn start(stores: Stores) -> Cluster {
+    pub(crate) async fn start(stores: Stores) -> Cluster {
         Cluster::start_in(tempfile::tempdir().unwrap(), stores).await
     }
 
-    pub async fn start_in(dir: TempDir, stores: Stores) -> Cluster {
+    pub(crate) async fn start_in(dir: TempDir, stores: Stores) -> Cluster {
         let shutdown = Shutdown::new();
         let config = config(dir.path(), &stores);
         let open = opener(&stores);
@@ -80,30 +80,34 @@ impl Cluster {
     }
 
     /// Stops the master; its directory can serve the next one.
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.shutdown.finish().await;
         self.master.close().await;
         self.dir
     }
 
-    pub fn metadata(&self) -> MetadataClient<Channel> {
+    pub(crate) fn metadata(&self) -> MetadataClient<Channel> {
         MetadataClient::new(self.channel.clone())
     }
 
-    pub fn registry(&self) -> RegistryClient<Channel> {
+    pub(crate) fn registry(&self) -> RegistryClient<Channel> {
         RegistryClient::new(self.channel.clone())
     }
 
-    pub fn admin(&self) -> AdminClient<Channel> {
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
     }
 
     /// A fresh place for a socket.
-    pub fn socket(&self, name: &str) -> PathBuf {
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub async fn lookup(&self, parent: u64, name: &str) -> Result<v1::LookupResponse, Status> {
+    pub(crate) async fn lookup(
+        &self,
+        parent: u64,
+        name: &str,
+    ) -> Result<v1::LookupResponse, Status> {
         let request = v1::LookupRequest {
             parent,
             name: name.as_bytes().to_vec().into(),
@@ -112,7 +116,7 @@ impl Cluster {
     }
 
     /// The inode of a path, if there is one.
-    pub async fn resolve(&self, path: &str) -> Option<v1::Attr> {
+    pub(crate) async fn resolve(&self, path: &str) -> Option<v1::Attr> {
         let request = v1::ResolveRequest {
             path: path.as_bytes().to_vec().into(),
         };
@@ -124,11 +128,11 @@ impl Cluster {
     }
 
     /// The names of a directory.
-    pub async fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) async fn names(&self, path: &str) -> Vec<String> {
         self.try_names(path).await.unwrap()
     }
 
-    pub async fn try_names(&self, path: &str) -> Result<Vec<String>, Status> {
+    pub(crate) async fn try_names(&self, path: &str) -> Result<Vec<String>, Status> {
         let request = v1::ResolveRequest {
             path: path.as_bytes().to_vec().into(),
         };
@@ -151,7 +155,7 @@ impl Cluster {
         Ok(names)
     }
 
-    pub async fn sync(&self, path: &str) -> Result<v1::SyncResponse, Status> {
+    pub(crate) async fn sync(&self, path: &str) -> Result<v1::SyncResponse, Status> {
         let request = v1::PathRequest {
             path: path.as_bytes().to_vec().into(),
             recursive: true,
@@ -159,7 +163,7 @@ impl Cluster {
         Ok(self.admin().sync(request).await?.into_inner())
     }
 
-    pub async fn problems(&self) -> Vec<(String, String)> {
+    pub(crate) async fn problems(&self) -> Vec<(String, String)> {
         let answer = self
             .admin()
             .problems(v1::ProblemsRequest::default())
@@ -175,7 +179,7 @@ impl Cluster {
     }
 
     /// A Watch stream that is in force.
-    pub async fn watch(&self) -> tonic::Streaming<v1::Invalidation> {
+    pub(crate) async fn watch(&self) -> tonic::Streaming<v1::Invalidation> {
         let request = v1::WatchRequest::default();
         let mut stream = self.metadata().watch(request).await.unwrap().into_inner();
         assert_eq!(
@@ -187,7 +191,7 @@ impl Cluster {
 }
 
 /// Asks again until `check` holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let begun = std::time::Instant::now();
     while !check().await {
         assert!(begun.elapsed() < PATIENCE, "{what} did not happen");

@@ -61,15 +61,11 @@ async fn every_file_is_loaded_once_by_one_worker() {
     );
     assert_eq!((done.bytes_total, done.bytes_done), (10_000, 10_000));
     assert!(done.listed && done.failures.is_empty());
-    let (a, b) = (a.script.lock().unwrap(), b.script.lock().unwrap());
-    assert_eq!(a.loaded.len() + b.loaded.len(), 1000);
-    let keys: BTreeSet<&String> = a.loaded.iter().chain(&b.loaded).collect();
+    let (a, b) = (a.loaded(), b.loaded());
+    assert_eq!(a.len() + b.len(), 1000);
+    let keys: BTreeSet<&String> = a.iter().chain(&b).collect();
     assert_eq!(keys.len(), 1000);
-    assert!(
-        a.loaded.len() > 350 && b.loaded.len() > 350,
-        "the work is shared"
-    );
-    drop((a, b));
+    assert!(a.len() > 350 && b.len() > 350, "the work is shared");
     cluster.stop().await;
 }
 
@@ -163,11 +159,10 @@ async fn a_lost_workers_files_are_loaded_by_the_next() {
     let b = Worker::start(&cluster, 2, Script::default()).await;
     let done = load(&cluster, request("/", &[])).await;
     assert_eq!((done.files_done, done.files_failed), (2000, 0));
-    let (a, b) = (a.script.lock().unwrap(), b.script.lock().unwrap());
-    let keys: BTreeSet<&String> = a.loaded.iter().chain(&b.loaded).collect();
+    let (a, b) = (a.loaded(), b.loaded());
+    let keys: BTreeSet<&String> = a.iter().chain(&b).collect();
     assert_eq!(keys.len(), 2000);
-    assert!(a.loaded.len() <= 100);
-    drop((a, b));
+    assert!(a.len() <= 100);
     cluster.stop().await;
 }
 

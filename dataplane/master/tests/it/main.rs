@@ -1,5 +1,7 @@
 //! A whole master over under stores in memory, asked over gRPC.
 
+#![expect(clippy::unwrap_used, reason = "what a test does not expect fails it")]
+
 mod fixture;
 mod jobs;
 mod lookup;

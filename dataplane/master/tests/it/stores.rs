@@ -17,14 +17,14 @@ use std::{
 /// Lists in many small pieces that come backwards, as those of a parallel listing may; a name's
 /// object and its prefix never share a piece.
 #[derive(Clone)]
-pub struct Backwards {
-    pub inner: MemStore,
+pub(crate) struct Backwards {
+    pub(crate) inner: MemStore,
     /// The next listing ends in an error after so many pieces.
-    pub fail_after: Arc<AtomicUsize>,
+    pub(crate) fail_after: Arc<AtomicUsize>,
 }
 
 impl Backwards {
-    pub fn new(inner: MemStore) -> Backwards {
+    pub(crate) fn new(inner: MemStore) -> Backwards {
         Backwards {
             inner,
             fail_after: Arc::new(AtomicUsize::new(usize::MAX)),
@@ -90,7 +90,7 @@ impl UnderStore for Backwards {
 }
 
 /// Cannot be used at all.
-pub struct Locked;
+pub(crate) struct Locked;
 
 #[async_trait]
 impl UnderStore for Locked {

@@ -18,29 +18,29 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// What it does and what it was asked.
 #[derive(Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Keys that it cannot load, and why.
-    pub failing: Vec<(&'static str, Code)>,
+    pub(crate) failing: Vec<(&'static str, Code)>,
     /// Breaks every stream off after so many files.
-    pub dies_after: Option<usize>,
+    pub(crate) dies_after: Option<usize>,
     /// Takes files and never answers.
-    pub silent: bool,
-    pub taken: usize,
-    pub loaded: Vec<String>,
-    pub freed: BTreeSet<u64>,
-    pub pinned: BTreeSet<u64>,
+    pub(crate) silent: bool,
+    pub(crate) taken: usize,
+    pub(crate) loaded: Vec<String>,
+    pub(crate) freed: BTreeSet<u64>,
+    pub(crate) pinned: BTreeSet<u64>,
     /// The caller has given a stream up.
-    pub abandoned: bool,
+    pub(crate) abandoned: bool,
 }
 
 #[derive(Clone, Default)]
-pub struct Worker {
-    pub script: Arc<Mutex<Script>>,
+pub(crate) struct Worker {
+    pub(crate) script: Arc<Mutex<Script>>,
 }
 
 /// A worker that serves and reports, until it is dropped.
-pub struct Running {
-    pub script: Arc<Mutex<Script>>,
+pub(crate) struct Running {
+    pub(crate) script: Arc<Mutex<Script>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -51,14 +51,19 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// The keys loaded so far.
+    pub(crate) fn loaded(&self) -> Vec<String> {
+        self.script.lock().unwrap().loaded.clone()
+    }
+
     /// Serves on, but reports no more.
-    pub fn stop_reporting(&self) {
+    pub(crate) fn stop_reporting(&self) {
         self.tasks[1].abort();
     }
 }
 
 impl Worker {
-    pub async fn start(cluster: &Cluster, id: u64, script: Script) -> Running {
+    pub(crate) async fn start(cluster: &Cluster, id: u64, script: Script) -> Running {
         let worker = Worker {
             script: Arc::new(Mutex::new(script)),
         };

@@ -164,7 +164,7 @@ fn step(size: u64) -> impl Strategy<Value = Step> {
 const SIZE: u64 = 12 * MIB + 12_345;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_mix_of_reads_sees_the_bytes_of_the_store(

@@ -89,6 +89,7 @@ impl Rig {
         });
         let shutdown = Shutdown::new();
         let engine = Engine::new(store.clone(), sources, metrics.clone(), on_stale, &shutdown);
+        forebay_worker::maintenance::start(engine.clone(), &shutdown);
         let local = Arc::new(Local::new(engine.clone()));
         Rig {
             engine,
