@@ -2,6 +2,7 @@
 
 use crate::{args::MountArgs, failure::Failure};
 use forebay_types::{MountSpec, SyncPolicy};
+use forebay_ufs::config::OPTIONS;
 use std::{collections::BTreeMap, path::Path};
 
 /// The key among the options that is ours, not the under store's.
@@ -35,10 +36,13 @@ pub(crate) fn mounts(args: &MountArgs) -> Result<Vec<MountSpec>, Failure> {
     options.sort_by_key(|(path, ..)| path.is_some());
     for (path, key, value) in options {
         let mut hit = false;
-        for mount in mounts
-            .iter_mut()
-            .filter(|m| path.as_ref().is_none_or(|p| *p == m.path))
-        {
+        // An option for all goes to those that know it; one that nobody knows goes to all, and the
+        // under store says what it would know.
+        let known = mounts.iter().any(|m| knows(m, &key));
+        for mount in mounts.iter_mut().filter(|m| match &path {
+            Some(path) => *path == m.path,
+            None => !known || knows(m, &key),
+        }) {
             hit = true;
             if key == SYNC {
                 mount.sync = value.parse().map_err(Failure::usage)?;
@@ -53,6 +57,15 @@ pub(crate) fn mounts(args: &MountArgs) -> Result<Vec<MountSpec>, Failure> {
         }
     }
     Ok(mounts)
+}
+
+/// Whether the mount's under store has such an option.
+fn knows(mount: &MountSpec, key: &str) -> bool {
+    let scheme = mount.uri.split("://").next().unwrap_or_default();
+    key == SYNC
+        || OPTIONS
+            .iter()
+            .any(|o| o.key == key && o.schemes.iter().any(|s| s.as_str() == scheme))
 }
 
 /// A URI may itself hold `=`, but a tree path never holds `://`.
@@ -84,7 +97,15 @@ fn tree_path(text: &str) -> Result<String, Failure> {
 
 /// A bare path is a local directory.
 fn absolute(uri: &str) -> Result<String, Failure> {
-    if uri.contains("://") {
+    if let Some((scheme, rest)) = uri.split_once("://") {
+        let authority = rest.split('/').next().unwrap_or_default();
+        // The URI is not printed: it is shown to everybody, and so is what is in it.
+        if scheme != "file" && authority.contains('@') {
+            return Err(Failure::usage(format!(
+                "a {scheme} URI holds a user or password: take it out and give credentials by \
+                 environment variables, files or instance identity"
+            )));
+        }
         return Ok(uri.to_owned());
     }
     if !uri.starts_with(['/', '.']) {
@@ -134,7 +155,7 @@ mod tests {
     #[test]
     fn paths_and_options_find_their_mounts() {
         let mounts = parse(
-            &["s3://a/p=q", "models//llama/=s3://b", "/data=/srv"],
+            &["s3://a/p=q@r", "models//llama/=s3://b", "/data=/srv"],
             &[
                 "/models/llama:region=eu",
                 "region=us",
@@ -144,13 +165,14 @@ mod tests {
         )
         .unwrap();
         let of = |i: usize| (mounts[i].path.as_str(), mounts[i].uri.as_str());
-        assert_eq!(of(0), ("/", "s3://a/p=q"));
+        assert_eq!(of(0), ("/", "s3://a/p=q@r"));
         assert_eq!(of(1), ("/models/llama", "s3://b"));
         assert_eq!(of(2), ("/data", "file:///srv"));
         assert_eq!(mounts[0].options["region"], "us");
         assert_eq!(mounts[1].options["region"], "eu");
         assert_eq!(mounts[0].options["endpoint"], "http://h:1/x?a=b");
         assert_eq!(mounts[2].sync, SyncPolicy::Never);
+        assert_eq!(mounts[2].options.len(), 0, "a directory knows neither");
     }
 
     #[test]
@@ -159,6 +181,7 @@ mod tests {
             (&["s3://a", "s3://b"][..], &[][..], "two under stores"),
             (&["bucket"], &[], "'bucket'"),
             (&["../x/..=s3://a"], &[], "'../x/..'"),
+            (&["s3://key:secret@a"], &[], "user or password"),
             (&["s3://a"], &["/other:k=v"], "/other"),
             (&["s3://a"], &["novalue"], "'novalue'"),
             (&["s3://a"], &["=v"], "'=v'"),

@@ -124,11 +124,18 @@ impl Sync {
         Ok(lease(self.mounts.policy(state.mount)))
     }
 
-    /// Lists the directory if that was never done.
-    pub(crate) async fn load(&self, dir: Ino) -> Result<()> {
+    /// Makes the directory fit to be walked for a job: what is new in the under store counts, but
+    /// one that cannot be compared is taken as it is.
+    pub(crate) async fn walked(&self, dir: Ino) -> Result<()> {
         match self.freshness(&self.dir_state(dir)?) {
+            Freshness::Fresh => Ok(()),
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop),
-            _ => Ok(()),
+            Freshness::Check => self.flight(dir, Join::Fresh).await.map(drop),
+            Freshness::Stale => {
+                // The flight has logged why it failed.
+                let _ = self.flight(dir, Join::Any).await;
+                Ok(())
+            }
         }
     }
 

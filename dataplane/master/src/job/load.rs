@@ -136,7 +136,7 @@ impl Load {
                 }
             }
         }
-        running.finish().await
+        Ok(running.finish().await)
     }
 }
 
@@ -328,15 +328,16 @@ impl Running<'_> {
         }
     }
 
-    async fn finish(mut self) -> Result<Progress> {
+    /// Everything is answered: the streams end, and the last pins are set.
+    async fn finish(mut self) -> Progress {
+        for (_, lane) in self.lanes.drain() {
+            lane.task.abort();
+        }
         for (worker, files) in std::mem::take(&mut self.pins) {
             self.send_pins(worker, files);
         }
-        // Without requests the streams end, and their tasks with them.
-        self.lanes.clear();
-        drop(self.events);
         while self.tasks.join_next().await.is_some() {}
-        Ok(self.progress)
+        self.progress
     }
 }
 

@@ -33,10 +33,10 @@ pub(crate) enum Found {
     Failed(Ino, Error),
 }
 
-/// What to do with directories that were never listed from their under store.
+/// What to do with directories that were not listed from their under store, or long ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unlisted {
-    /// List them.
+    /// List them as the mount's policy demands.
     Load,
     /// Take what is known of them: nothing else can be cached.
     Skip,
@@ -155,7 +155,7 @@ async fn read(
     below: &mut Directories,
 ) -> Result<()> {
     if unlisted == Unlisted::Load {
-        namespace.sync().load(dir).await?;
+        namespace.sync().walked(dir).await?;
     }
     let mut send = Some(Found::Directory(dir));
     let mut after = None;

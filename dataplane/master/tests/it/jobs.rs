@@ -321,3 +321,28 @@ async fn location_and_report_show_the_workers() {
     );
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_counts_what_is_new_in_the_store() {
+    let store = store(10);
+    let cluster = Cluster::start(vec![("/", "1ms", Arc::new(store.clone()))]).await;
+    let _worker = Worker::start(&cluster, 1, Script::default()).await;
+    assert_eq!(load(&cluster, request("/", &[])).await.files_done, 10);
+    store.put("d0/new", "x");
+    store.put("empty", "");
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let done = load(&cluster, request("/", &[])).await;
+    assert_eq!(
+        (done.files_total, done.files_done, done.files_cached_before),
+        (12, 12, 10)
+    );
+    store.fail(Operation::List, Code::Unavailable, 2);
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let done = load(&cluster, request("/", &[])).await;
+    assert_eq!(
+        (done.files_done, done.files_failed),
+        (12, 0),
+        "taken as they are known"
+    );
+    cluster.stop().await;
+}

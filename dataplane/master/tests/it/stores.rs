@@ -116,8 +116,6 @@ impl UnderStore for Locked {
 }
 
 fn refused() -> Error {
-    Error::new(
-        Code::PermissionDenied,
-        "access key is not known to the store",
-    )
+    let cause = std::io::Error::other("unknown access key");
+    Error::caused(Code::PermissionDenied, "cannot list the store", cause)
 }

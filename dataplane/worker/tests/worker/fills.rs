@@ -154,8 +154,7 @@ async fn another_content_midway_is_stale_for_all_who_wait_and_the_master_knows_f
     let open = rig.local.open(&file).await.unwrap();
     store.stall(Operation::Read);
     store.change_during_body(2 * MIB + 100_000, content(7, 4 * MIB));
-    let ranges = [0..MIB, MIB..2 * MIB, 2 * MIB..3 * MIB, 3 * MIB..4 * MIB];
-    let waits = ranges.map(|range| {
+    let wait = |range: std::ops::Range<u64>| {
         let (local, stale) = (rig.local.clone(), rig.stale.clone());
         tokio::spawn(async move {
             let ensured = local.ensure(open.lease, range).await;
@@ -165,8 +164,11 @@ async fn another_content_midway_is_stale_for_all_who_wait_and_the_master_knows_f
             }
             ensured.is_ok()
         })
-    });
+    };
+    // The first one asks for the whole file; the others wait for its bytes.
+    let mut waits = vec![wait(0..MIB)];
     until("the request is out", || !store.reads().is_empty()).await;
+    waits.extend([MIB..2 * MIB, 2 * MIB..3 * MIB, 3 * MIB..4 * MIB].map(wait));
     store.resume();
     let done: Vec<bool> = join_all(waits)
         .await
