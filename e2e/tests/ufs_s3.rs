@@ -29,15 +29,17 @@ fn options(server: &S3Server, more: &[(&str, &str)]) -> BTreeMap<String, String>
 /// A server without keys, and the store over it.
 fn open(more: &[(&str, &str)]) -> (Arc<Memory>, S3Server, Arc<dyn UnderStore>) {
     let memory = Arc::new(Memory::new(&[BUCKET]));
-    let server = S3Server::start(memory.clone(), None).unwrap();
+    let server = S3Server::start(memory.clone(), None).expect("loopback has a port");
     let mut options = options(&server, more);
     options.insert("anonymous".to_owned(), "true".to_owned());
-    let store = forebay_ufs::open("s3://bucket", &options).unwrap();
+    let store = forebay_ufs::open("s3://bucket", &options).expect("the options are good");
     (memory, server, store)
 }
 
 fn put(memory: &Memory, key: &str, content: Content) {
-    memory.put(BUCKET, key, content).unwrap();
+    memory
+        .put(BUCKET, key, content)
+        .expect("the bucket is there");
 }
 
 async fn read(store: &dyn UnderStore, object: &Object) -> forebay_ufs::Result<Vec<u8>> {
@@ -53,12 +55,12 @@ fn with_environment(test: &str, variables: &[(&str, &str)]) -> bool {
     if std::env::var_os(MARK).is_some() {
         return true;
     }
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().expect("it runs"))
         .args(["--exact", test, "--nocapture"])
         .env(MARK, "1")
         .envs(variables.iter().copied())
         .output()
-        .unwrap();
+        .expect("it runs once more");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(!text.contains("hunter2"), "a secret is printed: {text}");

@@ -7,6 +7,7 @@ use forebay_types::Address;
 use rustix::{fs::getxattr, io::Errno};
 use std::{
     ffi::OsStr,
+    fmt::Write,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
@@ -106,7 +107,8 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text

@@ -19,10 +19,10 @@ pub(crate) async fn master(file: &Path) -> Result<(), Failure> {
     let config: MasterConfig = config::load(Some(file))?;
     let master = Master::start(config, &mut registry, &shutdown).await?;
     say_ready(&master.address().to_string());
-    stop.wait().await;
+    let asked = stop.wait_or(&shutdown).await;
     shutdown.finish().await;
     master.close().await;
-    Ok(())
+    asked
 }
 
 /// `forebay worker --config FILE`.
@@ -33,9 +33,9 @@ pub(crate) async fn worker(file: &Path) -> Result<(), Failure> {
     let config: WorkerConfig = config::load(Some(file))?;
     let worker = Worker::start(config, &mut registry, &shutdown).await?;
     say_ready(&worker.address().to_string());
-    stop.wait().await;
+    let asked = stop.wait_or(&shutdown).await;
     shutdown.finish().await;
-    Ok(())
+    asked
 }
 
 /// `forebay fuse --config FILE`.

@@ -94,17 +94,20 @@ pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
     }
     say_ready(&plan.mount_point.display().to_string());
 
-    tokio::select! {
-        () = stop.wait() => {}
-        () = host.ended() => tracing::info!("unmounted from outside"),
-    }
+    let asked = tokio::select! {
+        asked = stop.wait_or(&shutdown) => asked,
+        () = host.ended() => {
+            tracing::info!("unmounted from outside");
+            Ok(())
+        }
+    };
     serving.store(false, Ordering::Relaxed);
     let unmounted = host.unmount().await;
     drop(worker);
     shutdown.finish().await;
     master.close().await;
     unmounted?;
-    Ok(())
+    asked
 }
 
 async fn start(

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// How long a process may take to serve.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How long a process may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(20);
 

@@ -7,6 +7,7 @@ use forebay_types::{Address, Code, WorkerId};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 #[derive(Default)]
 pub(crate) struct Workers {
     known: Mutex<BTreeMap<WorkerId, Known>>,
+    registrations: AtomicU64,
 }
 
 struct Known {
@@ -66,7 +68,13 @@ impl Workers {
                 seen: now,
             },
         );
+        self.registrations.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Registrations so far: another number than last time means another topology.
+    pub(crate) fn registrations(&self) -> u64 {
+        self.registrations.load(Ordering::Relaxed)
     }
 
     /// A worker reports; false: it must register again.

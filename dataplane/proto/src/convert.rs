@@ -27,13 +27,18 @@ pub fn status(code: Code, message: impl Into<String>) -> Status {
         }
     };
     let mut status = Status::new(grpc, message);
-    status.metadata_mut().insert(CODE_KEY, MetadataValue::from(u32::from(code as u8)));
+    status
+        .metadata_mut()
+        .insert(CODE_KEY, MetadataValue::from(u32::from(code as u8)));
     status
 }
 
 /// The code of a status, whoever made it.
 pub fn code_of(status: &Status) -> Code {
-    let own = status.metadata().get(CODE_KEY).and_then(|v| v.to_str().ok());
+    let own = status
+        .metadata()
+        .get(CODE_KEY)
+        .and_then(|v| v.to_str().ok());
     if let Some(number) = own.and_then(|v| v.parse().ok()) {
         return Code::from_number(number);
     }
@@ -50,7 +55,10 @@ pub fn code_of(status: &Status) -> Code {
 }
 
 fn invalid(what: &str) -> Status {
-    status(Code::InvalidArgument, format!("request lacks or garbles {what}"))
+    status(
+        Code::InvalidArgument,
+        format!("request lacks or garbles {what}"),
+    )
 }
 
 impl From<types::Attr> for v1::Attr {
@@ -72,7 +80,11 @@ impl From<v1::Attr> for types::Attr {
     fn from(a: v1::Attr) -> types::Attr {
         types::Attr {
             ino: Ino(a.ino),
-            kind: if a.directory { FileKind::Directory } else { FileKind::File },
+            kind: if a.directory {
+                FileKind::Directory
+            } else {
+                FileKind::File
+            },
             size: a.size,
             mtime_ns: a.mtime_ns,
             mode: (a.mode & 0o7777) as u16,
@@ -104,7 +116,10 @@ impl TryFrom<v1::FileRef> for types::FileRef {
     fn try_from(f: v1::FileRef) -> Result<types::FileRef, Status> {
         let fp = f.fingerprint.ok_or_else(|| invalid("fingerprint"))?;
         Ok(types::FileRef {
-            id: FileId { ino: Ino(f.ino), version: ContentVersion(f.version) },
+            id: FileId {
+                ino: Ino(f.ino),
+                version: ContentVersion(f.version),
+            },
             mount: MountId(f.mount),
             key: f.key,
             fingerprint: types::Fingerprint {
@@ -118,13 +133,19 @@ impl TryFrom<v1::FileRef> for types::FileRef {
 
 impl From<FileId> for v1::FileId {
     fn from(id: FileId) -> v1::FileId {
-        v1::FileId { ino: id.ino.0, version: id.version.0 }
+        v1::FileId {
+            ino: id.ino.0,
+            version: id.version.0,
+        }
     }
 }
 
 impl From<v1::FileId> for FileId {
     fn from(id: v1::FileId) -> FileId {
-        FileId { ino: Ino(id.ino), version: ContentVersion(id.version) }
+        FileId {
+            ino: Ino(id.ino),
+            version: ContentVersion(id.version),
+        }
     }
 }
 
@@ -142,7 +163,12 @@ pub fn mount_to_wire(id: MountId, spec: types::MountSpec) -> v1::Mount {
 /// Back from [`mount_to_wire`].
 pub fn mount_from_wire(m: v1::Mount) -> Result<(MountId, types::MountSpec), Status> {
     let sync = m.sync.parse().map_err(|_| invalid("sync policy"))?;
-    let spec = types::MountSpec { path: m.path, uri: m.uri, options: m.options, sync };
+    let spec = types::MountSpec {
+        path: m.path,
+        uri: m.uri,
+        options: m.options,
+        sync,
+    };
     Ok((MountId(m.id), spec))
 }
 

@@ -105,7 +105,7 @@ mod tests {
         }
         assert_eq!(
             "5m".parse(),
-            Ok(SyncPolicy::Interval(Duration::from_secs(300)))
+            Ok(SyncPolicy::Interval(Duration::from_mins(5)))
         );
         for text in [
             "",

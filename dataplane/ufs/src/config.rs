@@ -76,7 +76,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         key: "request_timeout",
         schemes: REMOTE,
         default: "15s",
-        meaning: "longest wait for the head of an answer (gs, az: for the whole answer)",
+        meaning: "longest wait for the head of an answer (gs, az: for each piece of it, too)",
     },
     OptionSpec {
         key: "idle_timeout",
@@ -146,7 +146,7 @@ pub fn open(uri: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn Und
 }
 
 /// rustls needs to know its cryptography once per process; a daemon may have told it before.
-fn provider() {
+pub(crate) fn provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 

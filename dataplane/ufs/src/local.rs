@@ -527,7 +527,7 @@ mod tests {
     #[tokio::test]
     async fn names_need_not_be_utf8_and_pipes_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let name = OsStr::from_bytes(b"\xff\xfe");
+        let name = OsStr::from_bytes(b"\xff\n\xfe");
         fs::write(dir.path().join(name), "x").unwrap();
         rustix::fs::mknodat(CWD, dir.path().join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let store = LocalStore::new(dir.path());
@@ -537,8 +537,8 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(pages.len(), 1);
-        assert_eq!(pages[0].objects[0].key.as_ref(), b"\xff\xfe");
-        assert!(store.stat(b"\xff\xfe").await.is_ok());
+        assert_eq!(pages[0].objects[0].key.as_ref(), b"\xff\n\xfe");
+        assert!(store.stat(b"\xff\n\xfe").await.is_ok());
         assert_eq!(
             store.stat(b"pipe").await.unwrap_err().code(),
             Code::NotFound

@@ -1,8 +1,10 @@
 //! GCS and Azure through object_store.
 //!
-//! Its limits are this adapter's: keys must be UTF-8 without empty, `.` and `..` segments, and a
-//! listing that meets such a key fails as a whole, with a message that says so. Listings are not
-//! split. A ranged read carries `If-Match`, and is begun again where it broke off.
+//! Its limits are this adapter's: keys must be UTF-8 without control characters and without empty,
+//! `.` and `..` segments, and a listing that meets another key fails as a whole, with a message
+//! that says so; of a key with a `/` at its end (a folder marker) the listing shows the key without
+//! it. Listings are not split. A ranged read carries `If-Match`, and is begun again where it broke
+//! off.
 
 use crate::{
     Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore,
@@ -13,20 +15,22 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_types::{Code, Fingerprint};
-use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, path::Path,
+    azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder,
+    list::{PaginatedListOptions, PaginatedListStore},
+    path::Path,
 };
 use std::{ops::Range, sync::Arc, time::Duration};
-
-/// Entries of one piece of a recursive listing.
-const PAGE: usize = 1000;
 
 /// A bucket or container, or what lies below a prefix of it. Clones share the counters.
 #[derive(Clone)]
 pub(crate) struct CloudStore {
-    store: Arc<dyn ObjectStore>,
+    objects: Arc<dyn ObjectStore>,
+    /// The same store: its listings.
+    pages: Arc<dyn PaginatedListStore>,
     /// `gs://bucket/`, for messages.
     name: String,
     /// What every key of the mount begins with.
@@ -34,6 +38,9 @@ pub(crate) struct CloudStore {
     retries: u32,
     counter: Arc<Counter>,
 }
+
+/// One store, seen in two ways.
+type Handles = (Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>);
 
 /// Opens the bucket or container that `location` names.
 pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore> {
@@ -48,14 +55,15 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         .is_some_and(|url| url.starts_with("http://"));
     let client = ClientOptions::new()
         .with_connect_timeout(options.connect_timeout)
-        .with_timeout(options.request_timeout)
+        .with_timeout_disabled()
+        .with_read_timeout(options.request_timeout)
         .with_allow_http(plain);
     let bad = |e| {
         let name = location.scheme.as_str();
         let message = format!("cannot use {name}://{}", location.bucket);
         Error::caused(Code::InvalidArgument, message, e)
     };
-    let store: Arc<dyn ObjectStore> = if location.scheme == Scheme::Az {
+    let (objects, pages): Handles = if location.scheme == Scheme::Az {
         let mut builder = MicrosoftAzureBuilder::from_env()
             .with_container_name(&location.bucket)
             .with_retry(retry)
@@ -70,7 +78,8 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_endpoint(endpoint.clone());
         }
-        Arc::new(builder.build().map_err(bad)?)
+        let store = Arc::new(builder.build().map_err(bad)?);
+        (store.clone(), store)
     } else {
         let mut builder = GoogleCloudStorageBuilder::from_env()
             .with_bucket_name(&location.bucket)
@@ -82,10 +91,12 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_base_url(endpoint);
         }
-        Arc::new(builder.build().map_err(bad)?)
+        let store = Arc::new(builder.build().map_err(bad)?);
+        (store.clone(), store)
     };
     Ok(CloudStore {
-        store,
+        objects,
+        pages,
         name: format!("{}://{}/", location.scheme.as_str(), location.bucket),
         base: location.prefix.clone(),
         retries: options.retries,
@@ -98,13 +109,15 @@ impl CloudStore {
     fn path(&self, key: &[u8]) -> Result<Path> {
         let text = std::str::from_utf8(key)
             .ok()
-            .filter(|key| !key.ends_with('/'));
-        let path = text.and_then(|key| Path::parse(format!("{}{key}", self.base)).ok());
+            .map(|key| format!("{}{key}", self.base));
+        // Slashes at the ends would silently be dropped.
+        let text = text.filter(|key| !key.ends_with('/') && !key.starts_with('/'));
+        let path = text.and_then(|key| Path::parse(key).ok());
         path.ok_or_else(|| {
             Error::new(
                 Code::Unsupported,
                 format!(
-                    "cannot name '{}' at {}: empty, '.' and '..' segments are not supported there",
+                    "cannot name '{}' at {}: empty, '.' and '..' segments and control characters are not supported there",
                     key.escape_ascii(),
                     self.name
                 ),
@@ -124,7 +137,7 @@ impl CloudStore {
                 Code::PermissionDenied
             }
             E::InvalidPath { .. } => {
-                hint = ": a key has an empty, '.' or '..' segment, which is not supported there";
+                hint = ": a key there has an empty, '.' or '..' segment or a control character, which is not supported";
                 Code::Unsupported
             }
             E::NotSupported { .. } | E::NotImplemented { .. } => Code::Unsupported,
@@ -155,38 +168,46 @@ impl CloudStore {
         })
     }
 
-    async fn directory(&self, prefix: &[u8]) -> Result<ListPage> {
-        let folder = self.folder(prefix)?;
-        let listed = self.store.list_with_delimiter(folder.as_ref()).await;
+    /// A page of a listing, and the token of the next.
+    async fn page(
+        &self,
+        prefix: &[u8],
+        depth: Depth,
+        token: Option<String>,
+    ) -> Result<(ListPage, Option<String>)> {
+        self.counter.list();
+        let text = std::str::from_utf8(prefix).map_err(|e| {
+            let message = format!("cannot list {}: the prefix is not UTF-8", self.name);
+            Error::caused(Code::Unsupported, message, e)
+        })?;
+        let full = format!("{}{text}", self.base);
+        let options = PaginatedListOptions {
+            delimiter: (depth == Depth::Directory).then_some("/".into()),
+            page_token: token,
+            ..PaginatedListOptions::default()
+        };
+        let prefix_of_all = Some(full.as_str()).filter(|full| !full.is_empty());
+        let listed = self.pages.list_paginated(prefix_of_all, options).await;
         let listed = listed.map_err(|e| self.failed("list", prefix, e))?;
+        // The marker of the prefix itself comes back without its slash: it says nothing.
+        let below = |path: &Path| path.as_ref().len() + 1 > full.len();
         let objects = listed
+            .result
             .objects
             .iter()
+            .filter(|meta| below(&meta.location));
+        let objects = objects
             .map(|meta| self.object(meta))
             .collect::<Result<_>>()?;
-        let below = |path: &Path| {
+        let prefixes = listed.result.common_prefixes.iter().map(|path| {
             let key = path.as_ref().strip_prefix(&self.base).unwrap_or_default();
             Bytes::from(format!("{key}/"))
-        };
-        Ok(ListPage {
+        });
+        let page = ListPage {
             objects,
-            prefixes: listed.common_prefixes.iter().map(below).collect(),
-        })
-    }
-
-    fn folder(&self, prefix: &[u8]) -> Result<Option<Path>> {
-        let folder = match prefix.strip_suffix(b"/").unwrap_or(prefix) {
-            b"" if self.base.is_empty() => return Ok(None),
-            b"" => Path::parse(self.base.trim_end_matches('/')).map_err(|e| {
-                Error::caused(
-                    Code::Unsupported,
-                    format!("cannot list {}{}", self.name, self.base),
-                    e,
-                )
-            })?,
-            folder => self.path(folder)?,
+            prefixes: prefixes.collect(),
         };
-        Ok(Some(folder))
+        Ok((page, listed.page_token))
     }
 
     /// A ranged read that has begun, and the object as the answer describes it.
@@ -202,7 +223,7 @@ impl CloudStore {
             range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
-        let got = self.store.get_opts(&self.path(key)?, options).await;
+        let got = self.objects.get_opts(&self.path(key)?, options).await;
         let got = got.map_err(|e| self.failed("read", key, e))?;
         if fingerprint(&got.meta) != *expected || got.range != range {
             let message = format!(
@@ -236,32 +257,22 @@ fn fingerprint(meta: &ObjectMeta) -> Fingerprint {
 #[async_trait]
 impl UnderStore for CloudStore {
     fn list(&self, prefix: &[u8], depth: Depth) -> BoxStream<'static, Result<ListPage>> {
-        self.counter.list();
         let (store, prefix) = (self.clone(), prefix.to_vec());
-        if depth == Depth::Directory {
-            return stream::once(async move { store.directory(&prefix).await }).boxed();
-        }
-        let folder = match self.folder(&prefix) {
-            Ok(folder) => folder,
-            Err(error) => return stream::iter([Err(error)]).boxed(),
-        };
-        self.store
-            .list(folder.as_ref())
-            .map(move |meta| store.object(&meta.map_err(|e| store.failed("list", &prefix, e))?))
-            .try_chunks(PAGE)
-            .map(|chunk| match chunk {
-                Ok(objects) => Ok(ListPage {
-                    objects,
-                    prefixes: Vec::new(),
-                }),
-                Err(error) => Err(error.1),
-            })
-            .boxed()
+        // `Some(None)`: from the beginning; `None`: at the end.
+        let pages = stream::try_unfold(Some(None), move |token| {
+            let (store, prefix) = (store.clone(), prefix.clone());
+            async move {
+                let Some(token) = token else { return Ok(None) };
+                let (page, next) = store.page(&prefix, depth, token).await?;
+                Ok(Some((page, next.map(Some))))
+            }
+        });
+        pages.boxed()
     }
 
     async fn stat(&self, key: &[u8]) -> Result<Object> {
         self.counter.stat();
-        let meta = self.store.head(&self.path(key)?).await;
+        let meta = self.objects.head(&self.path(key)?).await;
         self.object(&meta.map_err(|e| self.failed("stat", key, e))?)
     }
 
@@ -295,10 +306,7 @@ impl UnderStore for CloudStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.counter.list();
-        let folder = self.folder(b"")?;
-        let first = self.store.list(folder.as_ref()).try_next().await;
-        first.map(|_| ()).map_err(|e| self.failed("list", b"", e))
+        self.page(b"", Depth::Directory, None).await.map(|_| ())
     }
 
     fn requests(&self) -> Requests {
@@ -346,5 +354,105 @@ impl Reading {
                 .await?;
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{self, Keys, Put};
+    use futures::{FutureExt as _, TryStreamExt as _};
+    use object_store::{ListResult, list::PaginatedListResult, memory::InMemory};
+    use std::collections::BTreeSet;
+
+    /// Pages over object_store's own store in memory, which has none.
+    struct Pages(Arc<InMemory>);
+
+    #[async_trait]
+    impl PaginatedListStore for Pages {
+        async fn list_paginated(
+            &self,
+            prefix: Option<&str>,
+            options: PaginatedListOptions,
+        ) -> object_store::Result<PaginatedListResult> {
+            let all: Vec<ObjectMeta> = self.0.list(None).try_collect().await?;
+            let prefix = prefix.unwrap_or_default();
+            let (mut objects, mut folders) = (Vec::new(), BTreeSet::new());
+            for meta in all {
+                let Some(rest) = meta.location.as_ref().strip_prefix(prefix) else {
+                    continue;
+                };
+                match rest.split_once('/').filter(|_| options.delimiter.is_some()) {
+                    Some((folder, _)) => {
+                        folders.insert(Path::parse(format!("{prefix}{folder}"))?);
+                    }
+                    None => objects.push(meta),
+                }
+            }
+            let from = options.page_token.map_or(0, |token| token.parse().unwrap());
+            let to = objects.len().min(from + 1000);
+            let page_token = (to < objects.len()).then(|| to.to_string());
+            let common_prefixes = if from == 0 {
+                folders.into_iter().collect()
+            } else {
+                vec![]
+            };
+            let objects = objects[from..to].to_vec();
+            let result = ListResult {
+                common_prefixes,
+                objects,
+                extensions: http::Extensions::default(),
+            };
+            Ok(PaginatedListResult { result, page_token })
+        }
+    }
+
+    fn store(base: &str) -> (Arc<InMemory>, CloudStore) {
+        let memory = Arc::new(InMemory::new());
+        let store = CloudStore {
+            objects: memory.clone(),
+            pages: Arc::new(Pages(memory.clone())),
+            name: "gs://bucket/".to_owned(),
+            base: base.to_owned(),
+            retries: 0,
+            counter: Arc::default(),
+        };
+        (memory, store)
+    }
+
+    #[tokio::test]
+    async fn the_adapter_passes_the_suite() {
+        let (memory, store) = store("some/base/");
+        let put: Put = Arc::new(move |key, content| {
+            let (memory, path) = (memory.clone(), Path::parse(format!("some/base/{key}")));
+            async move {
+                memory.put(&path.unwrap(), content.into()).await.unwrap();
+            }
+            .boxed()
+        });
+        conformance::run(Arc::new(store), put, Keys::Paths).await;
+    }
+
+    #[tokio::test]
+    async fn keys_that_cannot_be_named_are_said_to_be_unsupported() {
+        let (_, store) = store("");
+        for key in ["/a", "a//b", "a/../b", "a/"] {
+            let error = store.stat(key.as_bytes()).await.unwrap_err();
+            assert_eq!(error.code(), Code::Unsupported, "{error}");
+            assert!(error.message.contains("are not supported"), "{error}");
+        }
+    }
+
+    #[test]
+    fn both_clouds_open_without_credentials_if_anonymous() {
+        crate::config::provider();
+        for (uri, more) in [("gs://b/p", None), ("az://c/p", Some(("account", "a")))] {
+            let mut given = std::collections::BTreeMap::new();
+            given.insert("anonymous".to_owned(), "true".to_owned());
+            given.extend(more.map(|(k, v)| (k.to_owned(), v.to_owned())));
+            let location = Location::parse(uri).unwrap();
+            let options = Options::parse(location.scheme, &given).unwrap();
+            assert_eq!(open(&location, &options).unwrap().base, "p/");
+        }
     }
 }

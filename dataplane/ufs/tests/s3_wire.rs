@@ -39,8 +39,11 @@ async fn serve_with(
     script: impl Fn(usize, &str) -> Option<Vec<u8>> + Send + Sync + 'static,
     more: &[(&str, &str)],
 ) -> (Server, Arc<dyn UnderStore>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let endpoint = format!("http://{address}");
     let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let script: Script = Arc::new(script);
     let mut tasks = JoinSet::new();
@@ -48,7 +51,7 @@ async fn serve_with(
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         loop {
-            let (socket, _) = listener.accept().await.unwrap();
+            let (socket, _) = listener.accept().await.expect("it listens");
             counters.0.fetch_add(1, SeqCst);
             connections.spawn(answer(socket, script.clone(), counters.1.clone()));
         }
@@ -61,7 +64,7 @@ async fn serve_with(
         more.iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
     );
-    let store = forebay_ufs::open("s3://bucket/base", &options).unwrap();
+    let store = forebay_ufs::open("s3://bucket/base", &options).expect("the options are good");
     let server = Server {
         endpoint,
         connections,
@@ -132,18 +135,21 @@ async fn one_connection_serves_one_request_after_the_other() {
             head.starts_with("GET /bucket/base/k HTTP/1.1\r\n"),
             "{head}"
         );
-        Some(part(0..300_000, 300_000, "\"e\""))
+        Some(part(0..3_000_000, 3_000_000, "\"e\""))
     })
     .await;
     for _ in 0..20 {
-        assert_eq!(read(&*store, 300_000).await.unwrap(), 300_000);
+        assert_eq!(read(&*store, 3_000_000).await.unwrap(), 3_000_000);
     }
     assert_eq!(server.connections.load(SeqCst), 1);
     // What ends in the middle is not used again.
-    let mut body = store.read(b"k", 0..300_000, &print(300_000)).await.unwrap();
+    let mut body = store
+        .read(b"k", 0..3_000_000, &print(3_000_000))
+        .await
+        .unwrap();
     body.bytes.try_next().await.unwrap();
     drop(body);
-    assert_eq!(read(&*store, 300_000).await.unwrap(), 300_000);
+    assert_eq!(read(&*store, 3_000_000).await.unwrap(), 3_000_000);
     assert_eq!(server.connections.load(SeqCst), 2);
 }
 
@@ -253,9 +259,10 @@ async fn without_start_after_a_large_listing_goes_on_page_by_page() {
         }
         let token = head.split("continuation-token=").nth(1);
         let page: usize = token.map_or(0, |t| t[..1].parse().unwrap());
-        let keys: String = (0..10)
-            .map(|i| format!("<Contents><Key>base/{page}{i}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>\"x\"</ETag><Size>1</Size></Contents>"))
-            .collect();
+        let keys = (0..10).map(|i| {
+            format!("<Contents><Key>base/{page}{i}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>\"x\"</ETag><Size>1</Size></Contents>")
+        });
+        let keys = keys.collect::<Vec<_>>().concat();
         let more = if page < 9 {
             let next = page + 1;
             format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{next}</NextContinuationToken>")

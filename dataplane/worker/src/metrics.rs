@@ -5,7 +5,10 @@ use forebay_proto::v1::WorkerCounters;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::Counter, gauge::ConstGauge},
+    metrics::{
+        counter::Counter,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::{Registry, Unit},
 };
 use std::sync::Arc;
@@ -37,12 +40,19 @@ pub struct Metrics {
     pub peer_failures: Counter,
     /// Fills that found another content in the under store.
     pub stale_fills: Counter,
+    /// Live workers of the cluster, ourselves included, as this worker knows them.
+    pub cluster_workers: Gauge,
 }
 
 impl Metrics {
     /// Declares them in `registry`, with the state of the tiers.
     pub fn register(&self, registry: &mut Registry, store: &Arc<Store>) {
         let worker = registry.sub_registry_with_prefix("forebay_worker");
+        worker.register(
+            "cluster_workers",
+            "Live workers of the cluster as this one knows them",
+            self.cluster_workers.clone(),
+        );
         let mut bytes = |name, help, counter: &Counter| {
             worker.register_with_unit(name, help, Unit::Bytes, counter.clone());
         };

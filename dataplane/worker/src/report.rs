@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::bail;
 use forebay_client::{Error, Master, Topology, TopologyCache, call};
-use forebay_proto::v1::{HeartbeatRequest, RegisterRequest, Tier, Worker};
+use forebay_proto::v1::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, Tier, Worker};
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::{Address, FileRef, MountId, MountSpec, WorkerId};
 use futures::{FutureExt, future::BoxFuture};
@@ -154,10 +154,17 @@ impl Report {
     }
 
     async fn report_on(self: Arc<Self>, mut interval: Duration) {
+        let mut registrations = 0;
         loop {
             match timeout(HEARTBEAT_TIMEOUT, self.heartbeat()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => match self.register().await {
+                Ok(Ok(answer)) if answer.known => {
+                    if answer.registrations != registrations {
+                        // Until all have the same topology two workers may take one page for theirs.
+                        registrations = answer.registrations;
+                        self.engine.sources.suspect();
+                    }
+                }
+                Ok(Ok(_)) => match self.register().await {
                     Ok(given) => interval = given,
                     Err(error) => {
                         tracing::warn!(error = %format!("{error:#}"), "cannot register again");
@@ -170,8 +177,8 @@ impl Report {
         }
     }
 
-    /// Returns whether the master knows us.
-    async fn heartbeat(&self) -> forebay_client::Result<bool> {
+    /// Reports; the answer tells whether the master knows us and whether the topology changed.
+    async fn heartbeat(&self) -> forebay_client::Result<HeartbeatResponse> {
         let store = &self.engine.store;
         let tiers = store.tiers().into_iter().map(|tier| Tier {
             medium: tier.medium.to_string(),
@@ -192,7 +199,7 @@ impl Report {
             "heartbeat",
             registry.heartbeat(request),
         );
-        Ok(answer.await?.into_inner().known)
+        Ok(answer.await?.into_inner())
     }
 
     /// Goes by a topology from now on.
@@ -212,6 +219,8 @@ impl Report {
             topology: topology.clone(),
             mounts,
         });
+        let workers = topology.workers.len() as i64;
+        self.engine.metrics.cluster_workers.set(workers);
         if first || removed {
             let kept: Vec<MountId> = topology.mounts.iter().map(|(id, _)| *id).collect();
             let store = self.engine.store.clone();

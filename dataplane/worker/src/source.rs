@@ -122,6 +122,11 @@ impl Sources {
         self.view.send_replace(Arc::new(view));
     }
 
+    /// The view may be out of date.
+    pub fn suspect(&self) {
+        self.outdated.notify_one();
+    }
+
     /// Waits until somebody found the view wanting: a worker that fails, a mount that is missing.
     pub async fn outdated(&self) {
         self.outdated.notified().await;
@@ -183,14 +188,14 @@ impl Sources {
         self.avoid
             .lock()
             .insert(worker, Instant::now() + PEER_PENALTY);
-        self.outdated.notify_one();
+        self.suspect();
     }
 
     async fn store_of(&self, mount: MountId) -> Result<Arc<dyn UnderStore>> {
         if let Some(mounted) = self.view.borrow().mounts.get(&mount) {
             return mounted.store.clone();
         }
-        self.outdated.notify_one();
+        self.suspect();
         let mut views = self.view.subscribe();
         let known = timeout(
             MOUNT_WAIT,

@@ -1,6 +1,11 @@
 //! The built `forebay` against a real S3 server, through real mounts. Needs `/dev/fuse` and the
 //! right to mount.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a scenario that cannot go on has failed; the lint spares test functions, not what they share"
+)]
+
 mod bad_input;
 mod command_line;
 mod killed;

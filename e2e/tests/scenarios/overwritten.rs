@@ -1,6 +1,7 @@
 //! An object replaced in the store: one version or an error, never a mix.
 
 use crate::world::{World, assert_same, eventually};
+use forebay_e2e::s3::Backend;
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, time::Duration};
 
 const SIZE: u64 = 40 << 20;
@@ -68,7 +69,6 @@ fn new_and_removed_objects_show_after_the_interval() {
     eventually("the new object is seen", Duration::from_secs(10), || {
         world.at("dir/two").exists()
     });
-    use forebay_e2e::s3::Backend;
     world.store.delete(crate::world::BUCKET, "dir/one").unwrap();
     eventually(
         "the removed object is gone",

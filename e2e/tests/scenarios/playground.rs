@@ -1,6 +1,6 @@
 //! One master, three workers, two mounts, all separate processes.
 
-use crate::world::{BUCKET, World, assert_same};
+use crate::world::{BUCKET, World, assert_same, eventually};
 use forebay_e2e::{
     process::{Forebay, Playground},
     s3::Content,
@@ -10,6 +10,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     thread,
+    time::Duration,
 };
 
 fn start(world: &World) -> Playground {
@@ -27,7 +28,20 @@ fn start(world: &World) -> Playground {
             "1GiB",
         ])
         .arg(format!("s3://{BUCKET}"));
-    Playground::start(command).unwrap()
+    let playground = Playground::start(command).unwrap();
+    // Until the workers know of each other, two may take the same page for theirs.
+    eventually(
+        "the workers know each other",
+        Duration::from_secs(10),
+        || {
+            playground.role("worker").all(|worker| {
+                get(&worker.http, "/metrics")
+                    .1
+                    .contains("forebay_worker_cluster_workers 3\n")
+            })
+        },
+    );
+    playground
 }
 
 /// The status line and body of a GET.

@@ -61,7 +61,10 @@ impl Registry for RegistryService {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let known = self.workers.heartbeat(request.into_inner(), Instant::now());
-        Ok(Response::new(v1::HeartbeatResponse { known }))
+        Ok(Response::new(v1::HeartbeatResponse {
+            known,
+            registrations: self.workers.registrations(),
+        }))
     }
 
     async fn topology(

@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_machine_without_an_identity_service_says_so_soon() {
+        crate::config::provider();
+        let begun = std::time::Instant::now();
+        // Nobody listens on port 1.
+        let source = find(&[("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")], &[]).unwrap();
+        let error = source.get().await.unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied);
+        assert!(error.message.contains("anonymous=true"), "{error}");
+        assert!(begun.elapsed() < WAIT + Duration::from_secs(2));
+    }
+
+    #[tokio::test]
     async fn anonymous_wins_and_half_a_key_is_refused() {
         let half = [("AWS_ACCESS_KEY_ID", "A")];
         assert!(

@@ -189,6 +189,11 @@ impl Bucket {
     }
 
     async fn try_stat(&self, key: &Bytes) -> Result<Object, Failure> {
+        if key.is_empty() {
+            // The request would be about the bucket.
+            let message = format!("cannot stat {}: no object has an empty key", self.uri(key));
+            return Err(Failure::last(Error::new(Code::NotFound, message)));
+        }
         self.counter.stat();
         let request = self.builder.head(key).await.map_err(Failure::last)?;
         let answer = self.client.send(request).await?;

@@ -63,6 +63,7 @@ impl RegistryService for Master {
             .insert(beat.worker, beat.counters.unwrap());
         Ok(Response::new(v1::HeartbeatResponse {
             known: !self.forget.swap(false, Ordering::SeqCst),
+            registrations: 0,
         }))
     }
 
