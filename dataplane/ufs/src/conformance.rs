@@ -173,7 +173,15 @@ async fn stat(store: &dyn UnderStore, put: &Put, keys: Keys) {
     put("stat/x", Bytes::from_static(b"12345")).await;
     let object = store.stat(b"stat/x").await.expect("it is there");
     assert_eq!(object.fingerprint.size, 5);
-    for none in ["stat", "stat/", "stat/x/", "stat/xx", "stat//x", "stat/./x"] {
+    for none in [
+        "stat",
+        "stat/",
+        "stat/x/",
+        "stat/xx",
+        "stat/x/below",
+        "stat//x",
+        "stat/./x",
+    ] {
         let error = store.stat(none.as_bytes()).await.expect_err(none);
         // Or it is no key at all there.
         let unnamed = keys == Keys::Paths && error.code() == Code::Unsupported;

@@ -108,7 +108,11 @@ impl UnderStore for LocalStore {
         let (store, key) = (self.clone(), key.to_vec());
         blocking(move || {
             let path = store.path(&key)?;
-            let stat = rustix::fs::stat(&path).map_err(|e| failed("stat", &path, e))?;
+            let stat = rustix::fs::stat(&path).map_err(|errno| match errno {
+                // Something above is a file: there is no such key.
+                Errno::NOTDIR => store.missing(&key),
+                _ => failed("stat", &path, errno),
+            })?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => Ok(object(key, &stat)),
                 _ => Err(store.missing(&key)),
