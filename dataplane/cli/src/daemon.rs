@@ -17,7 +17,13 @@ pub(crate) async fn master(file: &Path) -> Result<(), Failure> {
     let mut registry = begin();
     let shutdown = Shutdown::new();
     let config: MasterConfig = config::load(Some(file))?;
-    let master = Master::start(config, &mut registry, &shutdown).await?;
+    let master = match Master::start(config, &mut registry, &shutdown).await {
+        Ok(master) => master,
+        Err(error) => {
+            shutdown.finish().await;
+            return Err(error.into());
+        }
+    };
     say_ready(&master.address().to_string());
     let asked = stop.wait_or(&shutdown).await;
     shutdown.finish().await;
@@ -31,7 +37,13 @@ pub(crate) async fn worker(file: &Path) -> Result<(), Failure> {
     let mut registry = begin();
     let shutdown = Shutdown::new();
     let config: WorkerConfig = config::load(Some(file))?;
-    let worker = Worker::start(config, &mut registry, &shutdown).await?;
+    let worker = match Worker::start(config, &mut registry, &shutdown).await {
+        Ok(worker) => worker,
+        Err(error) => {
+            shutdown.finish().await;
+            return Err(error.into());
+        }
+    };
     say_ready(&worker.address().to_string());
     let asked = stop.wait_or(&shutdown).await;
     shutdown.finish().await;

@@ -16,6 +16,7 @@ use forebay_worker::{
     Worker,
     config::{Eviction, TierSpec, WorkerConfig},
 };
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use std::{
     env, fs,
@@ -23,10 +24,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 /// Memory for everything when nothing was said.
@@ -75,56 +73,71 @@ pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
     }
     let sockets = SocketDir::make(data_dir.path())?;
     let shutdown = Shutdown::new();
-
-    let starting = async {
-        let (master, worker, host) = start(&plan, &sockets, &mut registry, &shutdown).await?;
-        Ok::<_, Failure>((master, worker, host))
+    let master = MasterConfig {
+        data_dir: plan.data_dir.join("master"),
+        listen: Address::Unix(sockets.dir.join("master.sock")),
+        http: None,
+        mounts: plan.mounts.clone(),
+        memory: ByteSize(plan.memory / 4),
     };
-    let (master, worker, host) = tokio::select! {
-        started = starting => started?,
-        // Whatever was begun is dropped and unmounted with it.
+    let master = tokio::select! {
+        master = Master::start(master, &mut registry, &shutdown) => master,
         () = stop.wait() => return Ok(()),
     };
-    let serving = Arc::new(AtomicBool::new(true));
+    // From here on everything that runs is stopped in order, whatever happens.
+    let master = match master {
+        Ok(master) => master,
+        Err(error) => {
+            shutdown.finish().await;
+            return Err(error.into());
+        }
+    };
+    let served = serve(&plan, &sockets, &master, registry, &shutdown, &mut stop).await;
+    shutdown.finish().await;
+    master.close().await;
+    served
+}
+
+/// Starts worker and FUSE host and serves until it is told to stop.
+async fn serve(
+    plan: &Plan,
+    sockets: &SocketDir,
+    master: &Master,
+    mut registry: Registry,
+    shutdown: &Shutdown,
+    stop: &mut StopSignals,
+) -> Result<(), Failure> {
+    let starting = start(plan, sockets, master, &mut registry, shutdown);
+    let (_worker, host) = tokio::select! {
+        started = starting => started?,
+        () = stop.wait() => return Ok(()),
+    };
     if let Some(listen) = plan.http {
-        let ready = serving.clone();
+        let serving = shutdown.clone();
         let readiness: http::Readiness =
-            Arc::new(move || (!ready.load(Ordering::Relaxed)).then(|| "stopping".to_owned()));
-        http::serve(listen, Arc::new(registry), readiness, &shutdown).await?;
+            Arc::new(move || serving.has_begun().then(|| "stopping".to_owned()));
+        http::serve(listen, Arc::new(registry), readiness, shutdown).await?;
     }
     say_ready(&plan.mount_point.display().to_string());
-
     let asked = tokio::select! {
-        asked = stop.wait_or(&shutdown) => asked,
+        asked = stop.wait_or(shutdown) => asked,
         () = host.ended() => {
             tracing::info!("unmounted from outside");
             Ok(())
         }
     };
-    serving.store(false, Ordering::Relaxed);
-    let unmounted = host.unmount().await;
-    drop(worker);
-    shutdown.finish().await;
-    master.close().await;
-    unmounted?;
+    host.unmount().await?;
     asked
 }
 
 async fn start(
     plan: &Plan,
     sockets: &SocketDir,
-    registry: &mut prometheus_client::registry::Registry,
+    master: &Master,
+    registry: &mut Registry,
     shutdown: &Shutdown,
-) -> Result<(Master, Worker, FuseHost), Failure> {
+) -> Result<(Worker, FuseHost), Failure> {
     let quarter = plan.memory / 4;
-    let master = MasterConfig {
-        data_dir: plan.data_dir.join("master"),
-        listen: Address::Unix(sockets.dir.join("master.sock")),
-        http: None,
-        mounts: plan.mounts.clone(),
-        memory: ByteSize(quarter),
-    };
-    let master = Master::start(master, registry, shutdown).await?;
     let worker = WorkerConfig {
         data_dir: plan.data_dir.join("worker"),
         master: master.address().clone(),
@@ -148,7 +161,7 @@ async fn start(
         memory: ByteSize(quarter),
     };
     let host = FuseHost::start(host, Some(worker.local()), registry, shutdown).await?;
-    Ok((master, worker, host))
+    Ok((worker, host))
 }
 
 /// The command line over the file over the defaults.

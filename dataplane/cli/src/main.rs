@@ -21,7 +21,10 @@ mod tier_arg;
 use args::{Cli, Command};
 use clap::Parser;
 use failure::Failure;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
+
+/// How long work that cannot be cancelled may hold up the end of the process.
+const END: Duration = Duration::from_secs(5);
 
 /// Returns freed memory to the system soon, which the C library's allocator does not with many threads.
 #[global_allocator]
@@ -90,7 +93,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Report(args) => report::run(args).await,
         }
     });
-    // Blocking threads may sit in a read of a dead disk: they do not hold up the exit.
-    runtime.shutdown_background();
+    // What still runs ends first: a database that is open while the process exits complains. A
+    // thread that sits in a read of a dead disk does not hold up the exit for ever.
+    runtime.shutdown_timeout(END);
     result
 }

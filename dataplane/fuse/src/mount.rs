@@ -27,7 +27,9 @@ pub fn check(mount_point: &Path) -> Result<PathBuf, MountError> {
     let fail = |text: String| Err(MountError(text));
     let mut detached = 0;
     let metadata = loop {
-        match fs::metadata(mount_point) {
+        // The kernel may still know the attributes of a dead mount; statfs always asks.
+        let alive = rustix::fs::statfs(mount_point).map_err(io::Error::from);
+        match alive.and_then(|_| fs::metadata(mount_point)) {
             Ok(metadata) => break metadata,
             Err(error) if is(&error, Errno::NOTCONN) && detached < STALE => {
                 tracing::info!(mount_point = %shown, "detaching the mount of a process that is gone");

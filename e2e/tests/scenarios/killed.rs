@@ -75,3 +75,25 @@ fn fifty_kills_during_fills_leave_no_wrong_byte() {
         "after {ROUNDS} rounds of reading, {fetched} of {total} bytes had to be fetched again"
     );
 }
+
+#[test]
+fn a_start_after_sigkill_takes_the_mount_point_over() {
+    let world = World::new();
+    let content = world.put("file", 1, 2 << 20);
+    let mut dead = world.local("64MiB", &[]);
+    assert_same(&world.at("file"), &content);
+    dead.process.kill();
+    assert!(
+        std::fs::read_dir(world.mount_point()).is_err(),
+        "the mount is dead"
+    );
+    let before = world.server.stats();
+    let local = world.local("64MiB", &[]);
+    assert_same(&world.at("file"), &content);
+    assert_eq!(
+        (world.server.stats() - before).get,
+        0,
+        "the cache has survived"
+    );
+    assert!(local.stop().unwrap().success());
+}

@@ -164,3 +164,23 @@ fn a_killed_local_worker_costs_time_and_no_error() {
         assert_same(&mount.join(key), content);
     }
 }
+
+#[test]
+fn a_mount_without_a_local_worker_streams_from_the_homes() {
+    let world = World::new();
+    let big = world.put("big", 1, 20 << 20);
+    let small = world.put("small", 2, 1234);
+    let command = world
+        .with_store("playground")
+        .arg(world.dir.path().join("pg"))
+        .args(["--workers", "1", "--mounts", "2", "--tier-size", "1GiB"])
+        .arg(format!("s3://{BUCKET}"));
+    let playground = Playground::start(command).unwrap();
+    // The second mount has no worker of its own.
+    let mount = playground.mount_points()[1].to_owned();
+    assert_same(&mount.join("small"), &small);
+    assert_same(&mount.join("big"), &big);
+    let before = world.server.stats();
+    assert_same(&mount.join("big"), &big);
+    assert_eq!((world.server.stats() - before).get, 0, "the home has it");
+}

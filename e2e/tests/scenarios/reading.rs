@@ -295,3 +295,87 @@ fn several_stores_make_one_tree() {
     assert_eq!(mounts.lines().count(), 2, "{mounts}");
     assert!(!mounts.contains(&world.credentials.secret_key));
 }
+
+#[test]
+fn a_mapped_file_shows_the_bytes_that_read_returns() {
+    let world = World::new();
+    let content = world.put("file", 9, 9 << 20);
+    let _local = world.local("128MiB", &[]);
+    // First not cached, then whole: both modes of the inode.
+    for _ in 0..2 {
+        let file = File::open(world.at("file")).unwrap();
+        let mapped = mapped(&file, 9 << 20);
+        assert!(mapped == content.bytes(0..9 << 20).unwrap());
+        drop(file);
+        assert_same(&world.at("file"), &content);
+    }
+}
+
+/// A copy of the first `len` bytes of a file, made through a mapping.
+#[expect(unsafe_code, reason = "a mapping is what is tested")]
+fn mapped(file: &File, len: usize) -> Vec<u8> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    // SAFETY: the kernel chooses the address; the mapping is read within its length and undone
+    // before anything else happens to it, and nobody changes the file's bytes.
+    unsafe {
+        let at = mmap(
+            std::ptr::null_mut(),
+            len,
+            ProtFlags::READ,
+            MapFlags::SHARED,
+            file,
+            0,
+        )
+        .unwrap();
+        let bytes = std::slice::from_raw_parts(at.cast::<u8>(), len).to_vec();
+        munmap(at, len).unwrap();
+        bytes
+    }
+}
+
+#[test]
+fn df_and_locks_answer() {
+    let world = World::new();
+    world.put("file", 1, 1000);
+    let _local = world.local("64MiB", &[]);
+    let disk = rustix::fs::statvfs(world.mount_point()).unwrap();
+    assert_eq!(disk.f_bavail, 0, "nothing can be written");
+    let (one, two) = (
+        File::open(world.at("file")).unwrap(),
+        File::open(world.at("file")).unwrap(),
+    );
+    one.lock().unwrap();
+    assert!(two.try_lock().is_err(), "the lock holds on this node");
+    one.unlock().unwrap();
+    two.try_lock().unwrap();
+}
+
+#[test]
+fn the_reference_of_options_is_up_to_date() {
+    let mut text = String::from(
+        "# Options of under stores\n\n`--option [PATH:]KEY=VALUE`, or `options` of a mount in a \
+         configuration file. Generated from the\ndeclaration in `dataplane/ufs/src/config.rs`; \
+         `UPDATE_DOCS=1 make test` writes it again.\n\n\
+         | key | under stores | default | meaning |\n|---|---|---|---|\n\
+         | sync | all | 60s | when metadata is compared with the store again: never, always, or an \
+         interval such as 500ms, 30s, 5m, 1h |\n",
+    );
+    for option in forebay_ufs::config::OPTIONS {
+        let schemes: Vec<&str> = option.schemes.iter().map(|s| s.as_str()).collect();
+        text.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            option.key,
+            schemes.join(", "),
+            option.default,
+            option.meaning
+        ));
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/options.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, &text).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&file).unwrap_or_default() == text,
+        "docs/options.md is not up to date"
+    );
+}
