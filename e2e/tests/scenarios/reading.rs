@@ -5,6 +5,7 @@ use forebay_e2e::s3::Content;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read},
     os::unix::fs::{FileExt, MetadataExt},
@@ -362,13 +363,15 @@ fn the_reference_of_options_is_up_to_date() {
     );
     for option in forebay_ufs::config::OPTIONS {
         let schemes: Vec<&str> = option.schemes.iter().map(|s| s.as_str()).collect();
-        text.push_str(&format!(
-            "| {} | {} | {} | {} |\n",
+        writeln!(
+            text,
+            "| {} | {} | {} | {} |",
             option.key,
             schemes.join(", "),
             option.default,
             option.meaning
-        ));
+        )
+        .unwrap();
     }
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/options.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
