@@ -2,7 +2,8 @@
 
 use crate::Options;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, LogLevel, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel,
+    WriteBufferManager,
 };
 
 /// Settings that RocksDB takes only from an open database. Reads go through every range deletion
@@ -42,6 +43,9 @@ pub(crate) fn options(wanted: &Options) -> rocksdb::Options {
 
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
+    // A record cut short at the end was never acknowledged; damage before it may have been, so it
+    // must not pass for the end, as it would by default.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_manager(&manager);
     options.set_write_buffer_size((buffers / 2).clamp(1 << 20, 64 << 20));

@@ -105,6 +105,50 @@ fn damage_is_told_from_failure() {
     assert!(scan.next().is_none());
 }
 
+/// The files of a database with 200 synced writes, as a crash would leave them, its log changed.
+fn crashed(change: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
+    let running = tempfile::tempdir().unwrap();
+    let store = open(running.path());
+    for n in 0..200_u32 {
+        store
+            .write(&one(&n.to_be_bytes()), Durability::Synced)
+            .unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(running.path())
+        .unwrap()
+        .map(Result::unwrap)
+    {
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        if file.path().extension().is_some_and(|e| e == "log") {
+            assert!(bytes.len() > 200 * 8);
+            change(&mut bytes);
+        }
+        std::fs::write(copy.path().join(file.file_name()), bytes).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_record_cut_short_at_the_end_of_the_log_is_dropped() {
+    let dir = crashed(|log| log.truncate(log.len() - 7));
+    let store = open(dir.path());
+    assert!(store.get(&198_u32.to_be_bytes()).unwrap().is_some());
+    assert!(store.get(&199_u32.to_be_bytes()).unwrap().is_none());
+}
+
+#[test]
+fn damage_within_the_log_is_not_taken_for_its_end() {
+    let dir = crashed(|log| {
+        let middle = log.len() / 2;
+        log[middle] ^= 0xff;
+    });
+    assert!(matches!(
+        RocksKv::open(dir.path(), &Options::default()),
+        Err(Error::Corrupt(_))
+    ));
+}
+
 #[test]
 fn many_range_deletions_do_not_slow_reads_down() {
     let dir = tempfile::tempdir().unwrap();
