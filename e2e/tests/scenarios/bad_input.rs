@@ -209,3 +209,32 @@ fn commands_outside_a_mount() {
         &["no-such-command", "--help"],
     );
 }
+
+/// In a mount namespace of its own whose `/dev` has no `fuse`.
+#[test]
+fn no_fuse_device() {
+    let world = World::new();
+    let dev = world.dir.path().join("dev");
+    fs::create_dir(&dev).unwrap();
+    for name in ["null", "urandom"] {
+        fs::write(dev.join(name), b"").unwrap();
+    }
+    let script = "mount --bind /dev/null \"$1/null\" && mount --bind /dev/urandom \"$1/urandom\" \
+                  && mount --rbind \"$1\" /dev && shift && exec \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&dev)
+        .arg(forebay_e2e::process::forebay().unwrap())
+        .arg("local")
+        .arg(world.mount_point())
+        .arg(world.dir.path())
+        .arg("--data-dir")
+        .arg(world.dir.path().join("state"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    let line = said.lines().last().unwrap_or_default();
+    assert!(line.starts_with("forebay: /dev/fuse"), "{said}");
+    assert!(line.contains("modprobe fuse"), "{said}");
+}
