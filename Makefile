@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build unit e2e bench bench-quick fmt lint deny fix deps
+.PHONY: help demo test build unit e2e bench bench-quick test-clouds fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -33,6 +33,13 @@ bench: build
 
 bench-quick: build
 	$(BIN)/forebay-bench --quick
+
+# The under stores of Azure and GCS against emulators. The key is the published one of Azurite.
+test-clouds: deps
+	scripts/install-emulators $(CACHE)/tools
+	PATH="$(CACHE)/tools/bin:$(CACHE)/tools/azurite/node_modules/.bin:$$PATH" \
+	AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw== \
+	$(CARGO) test $(PROFILE) --workspace --test clouds -- --ignored
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -15,7 +15,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_types::{Code, Fingerprint};
-use futures::{StreamExt as _, stream, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
     azure::MicrosoftAzureBuilder,
@@ -38,6 +38,9 @@ pub(crate) struct CloudStore {
     retries: u32,
     counter: Arc<Counter>,
 }
+
+/// Most entries of one [`ListPage`].
+const PAGE: usize = 1000;
 
 /// One store, seen in two ways.
 type Handles = (Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>);
@@ -238,12 +241,27 @@ impl CloudStore {
     }
 }
 
+/// A page of the service as pages that keep to [`PAGE`]: Azure sends 5000 entries at a time.
+fn pieces(page: ListPage) -> impl Iterator<Item = Result<ListPage>> {
+    let (mut objects, mut prefixes) = (page.objects.into_iter(), page.prefixes.into_iter());
+    std::iter::from_fn(move || {
+        let objects: Vec<_> = objects.by_ref().take(PAGE).collect();
+        let prefixes: Vec<_> = prefixes.by_ref().take(PAGE - objects.len()).collect();
+        let some = !objects.is_empty() || !prefixes.is_empty();
+        some.then_some(Ok(ListPage { objects, prefixes }))
+    })
+}
+
 fn time(meta: &ObjectMeta) -> i64 {
     meta.last_modified.timestamp_nanos_opt().unwrap_or(0)
 }
 
 fn fingerprint(meta: &ObjectMeta) -> Fingerprint {
-    let etag = meta.e_tag.clone().unwrap_or_default();
+    let mut etag = meta.e_tag.clone().unwrap_or_default();
+    // Azure's listings leave out the quotes that its headers have.
+    if !etag.is_empty() && !etag.ends_with('"') {
+        etag = format!("\"{etag}\"");
+    }
     // Headers know seconds only; what a listing says beyond them would never compare equal.
     let seconds = meta.last_modified.timestamp().saturating_mul(1_000_000_000);
     let mtime_ns = if etag.is_empty() { seconds } else { 0 };
@@ -264,10 +282,10 @@ impl UnderStore for CloudStore {
             async move {
                 let Some(token) = token else { return Ok(None) };
                 let (page, next) = store.page(&prefix, depth, token).await?;
-                Ok(Some((page, next.map(Some))))
+                Ok(Some((stream::iter(pieces(page)), next.map(Some))))
             }
         });
-        pages.boxed()
+        pages.try_flatten().boxed()
     }
 
     async fn stat(&self, key: &[u8]) -> Result<Object> {
@@ -361,7 +379,7 @@ impl Reading {
 mod tests {
     use super::*;
     use crate::conformance::{self, Keys, Put};
-    use futures::{FutureExt as _, TryStreamExt as _};
+    use futures::FutureExt as _;
     use object_store::{ListResult, list::PaginatedListResult, memory::InMemory};
     use std::collections::BTreeSet;
 
