@@ -31,12 +31,16 @@ const AZURE_RIGHTS: &str = "sv=2019-12-12&ss=b&srt=sco&sp=rwdlac&se=2100-01-01T0
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs azurite"]
 async fn azure_is_an_under_store() {
-    let emulator = Emulator::start("azurite-blob", "listening", |command, port, data| {
-        command
-            .args(["--blobPort", port, "--location"])
-            .arg(data)
-            .args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
-    })
+    let emulator = Emulator::start(
+        "azurite-blob",
+        "successfully listens",
+        |command, port, data| {
+            command
+                .args(["--blobPort", port, "--location"])
+                .arg(data)
+                .args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
+        },
+    )
     .unwrap();
     assert!(
         env::var_os("AZURE_STORAGE_ACCOUNT_KEY").is_some(),
@@ -70,13 +74,17 @@ async fn azure_is_an_under_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs fake-gcs-server"]
 async fn gcs_is_an_under_store() {
-    let emulator = Emulator::start("fake-gcs-server", "server started", |command, port, data| {
-        let host = format!("127.0.0.1:{port}");
-        command
-            .args(["-scheme", "http", "-host", "127.0.0.1", "-port", port])
-            .args(["-public-host", &host, "-filesystem-root"])
-            .arg(data);
-    })
+    let emulator = Emulator::start(
+        "fake-gcs-server",
+        "server started",
+        |command, port, data| {
+            let host = format!("127.0.0.1:{port}");
+            command
+                .args(["-scheme", "http", "-host", "127.0.0.1", "-port", port])
+                .args(["-public-host", &host, "-filesystem-root"])
+                .arg(data);
+        },
+    )
     .unwrap();
     let address = emulator.address.clone();
     let bucket = br#"{"name": "bucket"}"#;
@@ -107,7 +115,8 @@ async fn suite(uri: &str, options: &[(&str, &str)], put: Put) {
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
-    let store = forebay_ufs::open(&format!("{uri}/a/b"), &options).unwrap();
+    let store = forebay_ufs::open(&format!("{uri}/a/b"), &options);
+    let store = store.expect("URI and options are valid");
     let below: Put = Arc::new(move |key, bytes| put(&format!("a/b/{key}"), bytes));
     conformance::run(store, below, Keys::Paths).await;
 }
@@ -188,7 +197,9 @@ async fn send(
         "{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
     );
-    connection.write_all(&[head.as_bytes(), body].concat()).await?;
+    connection
+        .write_all(&[head.as_bytes(), body].concat())
+        .await?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);

@@ -16,6 +16,7 @@ use config::{Eviction, WorkerConfig};
 use engine::Engine;
 use forebay_cache::{PolicyKind, Store, StoreConfig, TierConfig};
 use forebay_client::{LocalWorker, Master};
+use forebay_kv::Error as KvError;
 use forebay_kv_rocksdb::RocksKv;
 use forebay_service::{Shutdown, data_dir::DataDir, http};
 use forebay_types::Address;
@@ -24,9 +25,12 @@ use metrics::Metrics;
 use prometheus_client::registry::Registry;
 use report::Report;
 use source::Sources;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub mod config;
@@ -116,6 +120,19 @@ impl Worker {
 }
 
 /// Opens the tiers and the page index.
+/// Opens the page index. A damaged one is dropped: all that it knows can be fetched again.
+fn open_index(dir: &Path, memory_bytes: u64) -> Result<Arc<RocksKv>, KvError> {
+    let options = forebay_kv_rocksdb::Options { memory_bytes };
+    match RocksKv::open(dir, &options) {
+        Err(KvError::Corrupt(cause)) => {
+            tracing::error!(dir = %dir.display(), %cause, "the page index is damaged: the cache starts empty");
+            std::fs::remove_dir_all(dir).map_err(|error| KvError::Failed(error.into()))?;
+            RocksKv::open(dir, &options)
+        }
+        opened => opened,
+    }
+}
+
 async fn open_store(config: &WorkerConfig) -> anyhow::Result<Arc<Store>> {
     let tiers = config.tiers.iter().map(|tier| TierConfig {
         medium: tier.medium,
@@ -136,7 +153,7 @@ async fn open_store(config: &WorkerConfig) -> anyhow::Result<Arc<Store>> {
     let dir = config.data_dir.join("index");
     let memory_bytes = (config.memory.0 / INDEX_SHARE).min(INDEX_MOST);
     let open = move || {
-        let index = RocksKv::open(&dir, &forebay_kv_rocksdb::Options { memory_bytes })
+        let index = open_index(&dir, memory_bytes)
             .with_context(|| format!("cannot open the page index in {}", dir.display()))?;
         Store::open(settings, index).context("cannot open the cache")
     };

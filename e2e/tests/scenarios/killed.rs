@@ -97,3 +97,29 @@ fn a_start_after_sigkill_takes_the_mount_point_over() {
     );
     assert!(local.stop().unwrap().success());
 }
+
+#[test]
+fn a_damaged_page_index_costs_the_cache_and_nothing_else() {
+    let world = World::new();
+    let content = world.put("file", 1, 3 << 20);
+    let mut dead = world.local("64MiB", &[]);
+    assert_same(&world.at("file"), &content);
+    dead.process.kill();
+    drop(dead);
+    let index = world.dir.path().join("state/worker/index");
+    let mut damaged = 0;
+    for file in std::fs::read_dir(index).unwrap().map(|e| e.unwrap().path()) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        if file.extension().is_some_and(|e| e == "log") && bytes.len() > 100 {
+            // Early in the log, so that more records follow.
+            bytes[20] ^= 0xff;
+            std::fs::write(&file, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let local = world.local("64MiB", &[]);
+    assert_same(&world.at("file"), &content);
+    assert!(local.process.stderr().contains("page index is damaged"));
+    assert!(local.stop().unwrap().success());
+}
