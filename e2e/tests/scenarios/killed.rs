@@ -1,13 +1,14 @@
 //! SIGKILL at any moment: afterwards every byte is right, and what was cached is still there.
 
 use crate::world::{World, assert_same, read_range};
-use forebay_e2e::s3::Content;
+use forebay_e2e::s3::{Content, Effect, Fault, Op};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{thread, time::Duration};
 
 const ROUNDS: u64 = 50;
 const BIG: u64 = 48 << 20;
 const SMALL: usize = 400;
+const FRESH: u64 = 12 << 20;
 
 #[test]
 fn fifty_kills_during_fills_leave_no_wrong_byte() {
@@ -21,10 +22,30 @@ fn fifty_kills_during_fills_leave_no_wrong_byte() {
     let small: Vec<Content> = (0..SMALL)
         .map(|n| world.put(&format!("small/{n:03}"), n as u64, 20_000 + 331 * n as u64))
         .collect();
+    // What each round begins to fill when it is killed.
+    let fresh: Vec<Content> = (0..ROUNDS)
+        .map(|n| world.put(&format!("fresh/{n:02}"), seed ^ (n << 8), FRESH))
+        .collect();
     for round in 0..ROUNDS {
-        let mut local = world.local("512MiB", &[]);
-        let filled = world.server.stats().bytes;
+        // The bodies stop somewhere: the fills of the fresh file cannot be over at the kill.
+        let stop = Effect::HoldBody(rng.random_range(0..FRESH / 4));
+        let key = format!("fresh/{round:02}");
+        let held = world
+            .server
+            .inject(Fault::new(stop).on(Op::Get).below(&key));
+        let mut local = world.local("2GiB", &[]);
         thread::scope(|scope| {
+            let path = world.at(&key);
+            let new = &fresh[round as usize];
+            scope.spawn(move || {
+                for offset in (0..FRESH).step_by(1 << 20) {
+                    let Ok(got) = read_range(&path, offset, 1 << 20) else {
+                        return;
+                    };
+                    let want = new.bytes(offset..offset + (1 << 20)).unwrap();
+                    assert!(got == want, "round {round}: fresh file at {offset}");
+                }
+            });
             for reader in 0..3u64 {
                 let (world, big, small) = (&world, &big, &small);
                 let seed = rng.random::<u64>();
@@ -48,20 +69,17 @@ fn fifty_kills_during_fills_leave_no_wrong_byte() {
                     }
                 });
             }
-            // While fills are under way, if anything is left to fill.
-            for _ in 0..200 {
-                if world.server.stats().bytes > filled {
-                    break;
-                }
-                thread::park_timeout(Duration::from_millis(1));
-            }
+            assert!(
+                held.wait_for_hits(1, Duration::from_secs(20)),
+                "a fill is under way"
+            );
             thread::park_timeout(Duration::from_millis(rng.random_range(0..25)));
             local.process.kill();
             drop(local);
         });
     }
     let before = world.server.stats().bytes;
-    let _local = world.local("512MiB", &[]);
+    let _local = world.local("2GiB", &[]);
     for (n, content) in small.iter().enumerate() {
         assert_same(&world.at(&format!("small/{n:03}")), content);
     }
@@ -74,6 +92,9 @@ fn fifty_kills_during_fills_leave_no_wrong_byte() {
         fetched < total / 2,
         "after {ROUNDS} rounds of reading, {fetched} of {total} bytes had to be fetched again"
     );
+    for (n, content) in fresh.iter().enumerate() {
+        assert_same(&world.at(&format!("fresh/{n:02}")), content);
+    }
 }
 
 #[test]
