@@ -158,6 +158,7 @@ async fn start(
         http: None,
         allow_other: plan.allow_other,
         passthrough: true,
+        keep_cores_awake: true,
         memory: ByteSize(quarter),
     };
     let host = FuseHost::start(host, Some(worker.local()), registry, shutdown).await?;

@@ -3,7 +3,7 @@
 //! A request's future is polled once on the thread that read the request. What is cached is answered
 //! there and then, without a hand-over; what has to wait goes to the runtime and is answered later.
 
-use crate::{directory::rows, failure::Failure, fs::Fs, inode::Mode, metrics::Op};
+use crate::{directory::rows, failure::Failure, fs::Fs, inode::Mode, metrics::Op, wake::Wake};
 use forebay_client::Leased;
 use forebay_types::{Attr, FileKind, Ino};
 use fuser::{
@@ -45,12 +45,15 @@ pub(crate) struct Adapter {
     pub(crate) waiting: TaskTracker,
     /// Whom `stat` shows as the owner of everything.
     pub(crate) owner: (u32, u32),
+    /// Told of every request that somebody waits for.
+    pub(crate) wake: Arc<Wake>,
 }
 
 impl Adapter {
     /// Polls `work`, which ends with a reply, once; hands it to the runtime if that is not enough.
     fn serve(&self, op: Op, work: impl Future<Output = ()> + Send + 'static) {
         let started = Instant::now();
+        self.wake.request();
         let mut work = Box::pin(work);
         let _runtime = self.runtime.enter();
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

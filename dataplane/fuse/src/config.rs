@@ -25,6 +25,10 @@ pub struct FuseConfig {
     /// FUSE passthrough where the kernel has it; off for comparison.
     #[serde(default = "yes")]
     pub passthrough: bool,
+    /// In a virtual machine, keep idle cores from halting while many requests come: they are answered in half the
+    /// time, and the idle cores of the node show as busy meanwhile. Needs root.
+    #[serde(default = "yes")]
+    pub keep_cores_awake: bool,
     /// Memory for metadata cache, listings and read-ahead.
     #[serde(default = "memory")]
     pub memory: ByteSize,

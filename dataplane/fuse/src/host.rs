@@ -7,6 +7,7 @@ use crate::{
     inval::Epoch,
     metrics::Metrics,
     mount, notify,
+    wake::{self, Wake},
 };
 use anyhow::Context;
 use forebay_client::{LocalWorker, Namespace, RemoteReader, SocketWorker};
@@ -53,7 +54,9 @@ impl FuseHost {
             Metrics::register(registry),
         ));
         let waiting = TaskTracker::new();
+        let wake = Arc::new(Wake::default());
         let adapter = Adapter {
+            wake: wake.clone(),
             fs: fs.clone(),
             runtime: Handle::current(),
             waiting: waiting.clone(),
@@ -75,6 +78,9 @@ impl FuseHost {
         let epoch = Epoch::new(session.as_fd().try_clone_to_owned()?);
         let notifying = notify::start(&fs, session.notifier(), epoch, ended.clone())?;
         follow_recalls(&fs, shutdown);
+        if config.keep_cores_awake {
+            keep_awake(wake, shutdown);
+        }
         serve(session, ended.clone())?;
         mount::raise_read_ahead(&mount_point);
         Ok(FuseHost {
@@ -162,6 +168,14 @@ fn follow_recalls(fs: &Arc<Fs<BackingId>>, shutdown: &Shutdown) {
             fs.inodes().recall(lease);
         }
     });
+}
+
+/// Lets no core halt while the mount is busy, where that helps.
+fn keep_awake(wake: Arc<Wake>, shutdown: &Shutdown) {
+    let Some(device) = wake::device() else {
+        return;
+    };
+    shutdown.spawn(async move { wake.run(&device).await });
 }
 
 /// Serves on threads of its own until the kernel ends the session.

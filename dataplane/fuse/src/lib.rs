@@ -17,5 +17,6 @@ mod inval;
 pub mod metrics;
 pub mod mount;
 mod notify;
+mod wake;
 
 pub use host::FuseHost;

@@ -41,6 +41,7 @@ pub(crate) fn fixture(passthrough: bool) -> Fixture {
         http: None,
         allow_other: false,
         passthrough,
+        keep_cores_awake: true,
         memory: ByteSize(64 << 20),
     };
     let shutdown = Shutdown::new();
