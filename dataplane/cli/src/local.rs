@@ -142,6 +142,7 @@ async fn start(
         data_dir: plan.data_dir.join("worker"),
         master: master.address().clone(),
         listen: Address::Unix(sockets.dir.join("worker.sock")),
+        advertise: None,
         socket: None,
         http: None,
         tiers: plan.tiers.clone(),

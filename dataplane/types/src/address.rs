@@ -13,6 +13,18 @@ pub enum Address {
     Tcp(String),
 }
 
+impl Address {
+    /// Whether it stands for all interfaces: good to listen on, but nobody can connect to it from
+    /// another node.
+    pub fn is_wildcard(&self) -> bool {
+        let Address::Tcp(text) = self else {
+            return false;
+        };
+        let host = text.rsplit_once(':').map_or("", |(host, _)| host);
+        matches!(host, "0.0.0.0" | "[::]")
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,5 +86,12 @@ mod tests {
         for text in ["", "host", ":80", "host:70000", "unix:relative"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn knows_the_wildcards() {
+        let wildcard = |text: &str| text.parse::<Address>().unwrap().is_wildcard();
+        assert!(wildcard("0.0.0.0:1") && wildcard("[::]:1"));
+        assert!(!wildcard("10.0.0.0:1") && !wildcard("[::1]:1") && !wildcard("unix:/0.0.0.0:1"));
     }
 }

@@ -21,6 +21,10 @@ pub struct WorkerConfig {
     pub master: Address,
     /// Where gRPC is served to other nodes.
     pub listen: Address,
+    /// Under which address other nodes reach it, where that is not `listen`: needed if that stands for
+    /// all interfaces (`0.0.0.0`).
+    #[serde(default)]
+    pub advertise: Option<Address>,
     /// Unix socket for the FUSE host of this node; absent: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -89,6 +93,13 @@ impl WorkerConfig {
         if !(0.0 < low && low < high && high <= 1.0) {
             return refuse(format!(
                 "low_watermark {low} and high_watermark {high}: choose 0 < low < high <= 1"
+            ));
+        }
+        let told = self.advertise.as_ref().unwrap_or(&self.listen);
+        if told.is_wildcard() {
+            return refuse(format!(
+                "no node can connect to {told}: give 'advertise', the address of this node, as in \
+                 advertise = \"10.0.0.7:7100\""
             ));
         }
         if self.tiers.is_empty() {
@@ -168,6 +179,7 @@ mod tests {
             data_dir: dir.into(),
             master: "127.0.0.1:1".parse().unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: None,
             socket: None,
             http: None,
             tiers: vec![TierSpec {
@@ -187,7 +199,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = config(dir.path(), 1 << 24);
         assert_eq!(good.check().map_err(|e| e.0), Ok(()));
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
+            (
+                |c| c.listen = "0.0.0.0:7100".parse().unwrap(),
+                "give 'advertise'",
+            ),
             (|c| c.low_watermark = 0.96, "choose 0 < low < high <= 1"),
             (
                 |c| c.high_watermark = f64::NAN,
@@ -199,6 +215,12 @@ mod tests {
             (|c| c.tiers[0].size = ByteSize(17), "too small"),
             (|c| c.tiers[0].dir = "some/where".into(), "begins with /"),
         ];
+        let told = WorkerConfig {
+            listen: "[::]:7100".parse().unwrap(),
+            advertise: Some("node-7:7100".parse().unwrap()),
+            ..good.clone()
+        };
+        assert_eq!(told.check().map_err(|e| e.0), Ok(()));
         for (change, expected) in cases {
             let mut bad = good.clone();
             change(&mut bad);

@@ -96,7 +96,8 @@ impl Worker {
         }
         // Others may call as soon as the master knows of us.
         let address = server::serve(&config.listen, engine.clone(), shutdown).await?;
-        let report = Report::new(master, id, address.clone(), data_dir, engine.clone());
+        let told = config.advertise.unwrap_or_else(|| address.clone());
+        let report = Report::new(master, id, told, data_dir, engine.clone());
         report.start(shutdown).await?;
         if let Some(path) = &config.socket {
             socket::serve(path, engine.clone(), shutdown)?;
@@ -119,7 +120,6 @@ impl Worker {
     }
 }
 
-/// Opens the tiers and the page index.
 /// Opens the page index. A damaged one is dropped: all that it knows can be fetched again.
 fn open_index(dir: &Path, memory_bytes: u64) -> Result<Arc<RocksKv>, KvError> {
     let options = forebay_kv_rocksdb::Options { memory_bytes };
@@ -133,6 +133,7 @@ fn open_index(dir: &Path, memory_bytes: u64) -> Result<Arc<RocksKv>, KvError> {
     }
 }
 
+/// Opens the tiers and the page index.
 async fn open_store(config: &WorkerConfig) -> anyhow::Result<Arc<Store>> {
     let tiers = config.tiers.iter().map(|tier| TierConfig {
         medium: tier.medium,

@@ -29,16 +29,27 @@ pub(super) fn reads(
     say: &dyn Fn(&str),
 ) -> anyhow::Result<Vec<Row>> {
     let rounds = scale.rounds as u64;
-    let mut stage = Stage::new(room(scale, rounds + 2, 0))?;
+    let mut stage = Stage::new(room(scale, rounds + 2, 1))?;
     stage
         .server
         .fill(BUCKET, "first/", rounds, 0, scale.large)?;
+    for round in 0..rounds {
+        stage.server.fill(
+            BUCKET,
+            &format!("many/{round}/"),
+            scale.files / rounds,
+            0,
+            scale.file_size,
+        )?;
+    }
     stage.server.fill(BUCKET, "sparse/", 1, 0, scale.large)?;
-    stage.mount(room(scale, rounds + 1, 0), None)?;
+    stage.mount(room(scale, rounds + 1, 1), None)?;
     let mut rows = Vec::new();
     if first {
         say("first reads of large objects");
         rows.push(first_read(&stage, scale)?);
+        say("first reads of many small objects");
+        rows.push(first_read_of_many(&stage, scale)?);
     }
     if sparse {
         say("random reads of an uncached object");
@@ -70,6 +81,29 @@ fn first_read(stage: &Stage, scale: &Scale) -> anyhow::Result<Row> {
         fs::remove_file(&copy)?;
         rustix::fs::sync();
         let ours = op::sequential(path)?;
+        row.round(native, ours);
+    }
+    Ok(row)
+}
+
+/// One reader that takes small files one after the other: every file is a round trip to the store.
+fn first_read_of_many(stage: &Stage, scale: &Scale) -> anyhow::Result<Row> {
+    let bare = Bare::new(&stage.server.endpoint, BUCKET)?;
+    let mut row = Row::ratio(
+        "first-many",
+        "first read of 110 KB objects, one reader; bare: GET one after the other, bytes dropped",
+        Unit::FilesPerS,
+        0.5,
+    );
+    // A file is read for the first time once: each round has files of its own.
+    let files = scale.files / scale.rounds as u64;
+    for round in 0..scale.rounds {
+        let prefix = format!("many/{round}/");
+        let directory = stage.mount_point().join(&prefix);
+        fs::read_dir(&directory)?.count();
+        let native = bare.small(&prefix, files, 1, None)?;
+        let paths = op::paths(&directory, files);
+        let ours = op::read_files(&paths, scale.file_size, Duration::ZERO)?;
         row.round(native, ours);
     }
     Ok(row)

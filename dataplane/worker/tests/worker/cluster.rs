@@ -126,11 +126,16 @@ impl Cluster {
     }
 
     async fn worker(&self) -> (Worker, Shutdown) {
+        self.worker_with(|_| ()).await
+    }
+
+    async fn worker_with(&self, change: impl FnOnce(&mut WorkerConfig)) -> (Worker, Shutdown) {
         let n = self.count.fetch_add(1, Ordering::SeqCst);
         let dir = self.dir.path().join(format!("worker-{n}"));
         let shutdown = Shutdown::new();
         let mut registry = prometheus_client::registry::Registry::default();
-        let config = config(&dir, &self.address);
+        let mut config = config(&dir, &self.address);
+        change(&mut config);
         let worker = Worker::start(config, &mut registry, &shutdown)
             .await
             .unwrap();
@@ -188,6 +193,7 @@ fn config(dir: &Path, master: &Address) -> WorkerConfig {
         data_dir: dir.join("data"),
         master: master.clone(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        advertise: None,
         socket: None,
         http: None,
         tiers: vec![TierSpec {
@@ -331,6 +337,23 @@ async fn other_nodes_read_load_pin_and_free_over_grpc_and_registration_is_repeat
     cluster.master.forget.store(true, Ordering::SeqCst);
     let registered = || cluster.master.registrations.lock().unwrap().len() == 2;
     until("it registers again", registered).await;
+    cluster.end(vec![stop]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_told_the_advertised_address() {
+    let cluster = Cluster::new().await;
+    let (_worker, stop) = cluster
+        .worker_with(|config| {
+            config.listen = "0.0.0.0:0".parse().unwrap();
+            config.advertise = Some("node-7:7100".parse().unwrap());
+        })
+        .await;
+    let told: Vec<_> = {
+        let workers = cluster.master.workers.lock().unwrap();
+        workers.values().map(|w| w.address.clone()).collect()
+    };
+    assert_eq!(told, ["node-7:7100"]);
     cluster.end(vec![stop]).await;
 }
 
