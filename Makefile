@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick test-clouds fmt lint deny fix deps
+.PHONY: help demo test build bench bench-quick scale test-clouds fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -33,6 +33,11 @@ bench: build
 
 bench-quick: build
 	$(BIN)/forebay-bench --quick
+
+# The metadata of very many files: make scale FILES=100000000 (a quarter of an hour, 25 GB of disk).
+FILES ?= 1000000
+scale: build
+	$(BIN)/forebay-scale --files $(FILES)
 
 # The under stores of Azure and GCS against emulators. The key is the published one of Azurite.
 test-clouds: deps

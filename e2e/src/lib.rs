@@ -5,3 +5,4 @@ pub mod disk;
 pub mod interrupt;
 pub mod process;
 pub mod s3;
+pub mod scale;

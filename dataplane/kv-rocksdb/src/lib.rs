@@ -72,6 +72,12 @@ impl RocksKv {
         }))
     }
 
+    /// Rewrites everything without what is deleted or replaced; takes as long as that takes, beside
+    /// readers and writers.
+    pub fn compact(&self) {
+        self.db.compact_range::<&[u8], &[u8]>(None, None);
+    }
+
     /// Refuses to mix writes with and without RocksDB's own log.
     fn admit(&self, durability: Durability) -> Result<()> {
         let wanted = if durability == Durability::Volatile {
