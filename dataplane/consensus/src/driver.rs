@@ -20,6 +20,7 @@ use crate::{
     log::{Log, entry_bytes},
     node::{Node, Output, Position},
     shared::{Event, Proposal, Shared, Waiter},
+    waiting::{Claim, Waiting},
     wire::Wire,
     writer::{self, Job},
 };
@@ -27,7 +28,6 @@ use forebay_kv::Kv;
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, Message};
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::Ordering,
@@ -61,13 +61,6 @@ pub(crate) fn message_bytes(message: &Message) -> u64 {
         .sum::<u64>()
 }
 
-/// A command in the journal whose outcome somebody waits for.
-struct Pending<O> {
-    index: u64,
-    term: u64,
-    waiter: Waiter<O>,
-}
-
 /// The raft thread's own.
 struct Driver<S: StateMachine> {
     node: Node,
@@ -78,11 +71,7 @@ struct Driver<S: StateMachine> {
     jobs: Sender<Job>,
     work: Sender<Work<S::Outcome>>,
     flush: SyncSender<()>,
-    pending: VecDeque<Pending<S::Outcome>>,
-    barriers: VecDeque<(u64, oneshot::Sender<Result<u64, ProposeError>>)>,
-    /// Token of the last read asked for.
-    token: u64,
-    position: Position,
+    waiting: Waiting<Waiter<S::Outcome>, oneshot::Sender<Result<u64, ProposeError>>>,
     tick: Duration,
     next_tick: Instant,
     flush_bytes: u64,
@@ -146,10 +135,7 @@ pub(crate) fn start<S: StateMachine>(
         jobs,
         work,
         flush,
-        pending: VecDeque::new(),
-        barriers: VecDeque::new(),
-        token: 0,
-        position: Position::default(),
+        waiting: Waiting::new(),
         tick,
         next_tick: Instant::now() + tick,
         flush_bytes,
@@ -249,7 +235,7 @@ impl<S: StateMachine> Driver<S> {
     fn patience(&self) -> Duration {
         let due = match self.stop_by {
             Some(stop_by) => stop_by.min(self.next_tick),
-            None if self.position.alone_from.is_some() => return Duration::MAX,
+            None if self.waiting.position().alone_from.is_some() => return Duration::MAX,
             None => self.next_tick,
         };
         due.saturating_duration_since(Instant::now())
@@ -257,7 +243,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn may_stop(&self) -> bool {
         self.stop_by
-            .is_some_and(|stop_by| self.pending.is_empty() || Instant::now() >= stop_by)
+            .is_some_and(|stop_by| self.waiting.no_proposer() || Instant::now() >= stop_by)
     }
 
     /// Takes in an event and those that wait behind it. All commands among them are one proposal
@@ -335,16 +321,7 @@ impl<S: StateMachine> Driver<S> {
         } else {
             match self.node.propose(commands) {
                 Ok(accepted) => {
-                    let pending =
-                        waiters
-                            .into_iter()
-                            .zip(accepted.first..)
-                            .map(|(waiter, index)| Pending {
-                                index,
-                                term: accepted.term,
-                                waiter,
-                            });
-                    self.pending.extend(pending);
+                    self.waiting.accepted(accepted, waiters);
                     return;
                 }
                 Err(leader) => ProposeError::NotLeader { leader },
@@ -360,12 +337,10 @@ impl<S: StateMachine> Driver<S> {
         if replies.is_empty() {
             return;
         }
-        self.token += 1;
-        self.node.read_index(self.token);
-        self.barriers
-            .extend(replies.into_iter().map(|reply| (self.token, reply)));
-        if !self.position.leading {
-            self.fail_barriers();
+        self.node.read_index(self.waiting.read(replies));
+        if !self.waiting.position().leading {
+            let readers = self.waiting.take_readers();
+            self.fail_readers(readers);
         }
     }
 
@@ -399,9 +374,7 @@ impl<S: StateMachine> Driver<S> {
                         .map_err(|_| self.why_a_thread_ended())?;
                 }
                 Output::Read { token, index } => {
-                    while let Some((_, reply)) =
-                        self.barriers.pop_front_if(|(waiting, _)| *waiting <= token)
-                    {
+                    for reply in self.waiting.readable(token) {
                         let _ = reply.send(Ok(index));
                     }
                 }
@@ -430,40 +403,31 @@ impl<S: StateMachine> Driver<S> {
 
     /// Whoever proposed this very entry.
     fn waiter_of(&mut self, entry: &Entry) -> Option<Waiter<S::Outcome>> {
-        let pending = self
-            .pending
-            .pop_front_if(|pending| pending.index <= entry.index)?;
-        if (pending.index, pending.term) == (entry.index, entry.term) {
-            return Some(pending.waiter);
+        match self.waiting.committed(entry) {
+            Claim::Nobody => None,
+            Claim::Proposer(waiter) => Some(waiter),
+            Claim::Lost(waiter) => {
+                waiter.tell(Err(lost_leadership()));
+                None
+            }
         }
-        pending.waiter.tell(Err(lost_leadership()));
-        None
     }
 
     fn report(&mut self, position: Position) {
-        let same_reign =
-            position.leading && self.position.leading && position.term == self.position.term;
-        self.position = position;
         *self.shared.position.lock() = position;
-        if !same_reign {
-            // Commands of the reign that just began may be among them already.
-            let lost;
-            (self.pending, lost) = self
-                .pending
-                .drain(..)
-                .partition(|pending| position.leading && pending.term == position.term);
-            fail(lost, &lost_leadership());
-            self.fail_barriers();
-        }
+        let lost = self.waiting.report(position);
+        fail(lost.proposers, &lost_leadership());
+        self.fail_readers(lost.readers);
     }
 
     fn fail_pending(&mut self, error: &ProposeError) {
-        fail(std::mem::take(&mut self.pending), error);
+        fail(self.waiting.take_proposers(), error);
     }
 
-    fn fail_barriers(&mut self) {
-        let leader = (self.position.leader != 0).then_some(self.position.leader);
-        for (_, reply) in self.barriers.drain(..) {
+    fn fail_readers(&self, readers: Vec<oneshot::Sender<Result<u64, ProposeError>>>) {
+        let position = self.waiting.position();
+        let leader = (position.leader != 0).then_some(position.leader);
+        for reply in readers {
             let _ = reply.send(Err(ProposeError::NotLeader { leader }));
         }
     }
@@ -485,7 +449,8 @@ impl<S: StateMachine> Driver<S> {
     fn finish(&mut self, threads: Vec<JoinHandle<()>>, orderly: bool) -> Result<(), Fatal> {
         self.shared.room.close();
         self.fail_pending(&self.shared.closed());
-        self.fail_barriers();
+        let readers = self.waiting.take_readers();
+        self.fail_readers(readers);
         let [writer, apply, flush] =
             <[_; 3]>::try_from(threads).expect("three threads were started");
         self.work = mpsc::channel().0;
@@ -513,9 +478,9 @@ fn died() -> Fatal {
     Fatal::new("a thread of the journal's node died")
 }
 
-fn fail<O>(pending: VecDeque<Pending<O>>, error: &ProposeError) {
-    for pending in pending {
-        pending.waiter.tell(Err(error.clone()));
+fn fail<O>(waiters: Vec<Waiter<O>>, error: &ProposeError) {
+    for waiter in waiters {
+        waiter.tell(Err(error.clone()));
     }
 }
 

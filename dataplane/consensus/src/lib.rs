@@ -22,6 +22,7 @@ mod log;
 mod logger;
 mod node;
 mod shared;
+mod waiting;
 mod wire;
 mod writer;
 
