@@ -22,6 +22,8 @@ mod log;
 mod logger;
 mod node;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod waiting;
 mod wire;
 mod writer;

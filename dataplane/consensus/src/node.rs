@@ -350,6 +350,13 @@ impl Node {
                 .has_next_entries_since(self.handed_out)
     }
 
+    /// The library's part, for the simulation: it sets election timeouts, so that a seed replays,
+    /// and looks for what must never be.
+    #[cfg(test)]
+    pub(crate) fn raft(&mut self) -> &mut raft::Raft<Log> {
+        &mut self.raw.raft
+    }
+
     /// One round of messages for all reads that wait. The library refuses it silently before the
     /// leader has committed an entry of its own term.
     fn ask_reads(&mut self) {
