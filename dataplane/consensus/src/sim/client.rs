@@ -253,7 +253,14 @@ impl Client {
             attempt: current.attempt,
             node: None,
         };
-        world.send_request(self.node, &request);
+        // Every node answers reads.
+        let anywhere = matches!(current.wish, Wish::Read { .. }) && self.rng.bool();
+        let node = if anywhere {
+            self.rng.u64(1..=self.nodes)
+        } else {
+            self.node
+        };
+        world.send_request(node, &request);
         let client = self.id;
         world.after(self.rng.u64(30..120), Happening::Timer { client, timer });
     }

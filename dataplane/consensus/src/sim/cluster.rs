@@ -173,6 +173,7 @@ impl Cluster {
                 Kind::ClockForward if meant => replica.jump(b as i64),
                 Kind::ClockBack if meant => replica.jump(-(b as i64)),
                 Kind::Flush if meant => replica.want_flush(),
+                Kind::HandOver => replica.hand_over(a),
                 _ => {}
             }
         }

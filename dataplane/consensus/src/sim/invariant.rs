@@ -1,7 +1,7 @@
 //! What must hold at every step, whoever fails: seen from outside of all nodes at once.
 
 use crate::log::Log;
-use raft::{Raft, Storage, eraftpb::Entry};
+use raft::{GetEntriesContext, Raft, Storage, eraftpb::Entry};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -33,6 +33,41 @@ struct Chosen {
     data: u64,
 }
 
+/// Entries that a node puts into its journal.
+pub(crate) struct Appended {
+    /// Term of the entry before them.
+    before: u64,
+    /// Index, term and data of each.
+    entries: Vec<(u64, u64, u64)>,
+}
+
+impl Appended {
+    pub(crate) fn new(entries: &[Entry], raft: &Raft<Log>) -> Appended {
+        let before = entries.first().map(|entry| entry.index - 1);
+        let places = entries
+            .iter()
+            .map(|entry| (entry.index, entry.term, xxh3_64(&entry.data)));
+        Appended {
+            before: before.map_or(0, |index| raft.store().term(index).unwrap_or(0)),
+            entries: places.collect(),
+        }
+    }
+
+    /// All that a node finds in its journal: a crash may have kept what was not synced.
+    pub(crate) fn found(raft: &Raft<Log>) -> Appended {
+        let log = raft.store();
+        let all = log.cut_index() + 1..log.last() + 1;
+        let entries = if all.is_empty() {
+            Vec::new()
+        } else {
+            let context = GetEntriesContext::empty(false);
+            log.entries(all.start, all.end, None, context)
+                .expect("the journal was whole when it was opened")
+        };
+        Appended::new(&entries, raft)
+    }
+}
+
 /// Everything seen so far.
 #[derive(Default)]
 pub(crate) struct Invariants {
@@ -40,6 +75,8 @@ pub(crate) struct Invariants {
     leaders: BTreeMap<u64, u64>,
     /// Entry 1 and those after it.
     chosen: Vec<Chosen>,
+    /// In which term each was first known to be committed.
+    chosen_in: Vec<u64>,
     /// By index and term: the term of the entry before, and the data.
     entries: BTreeMap<(u64, u64), (u64, u64)>,
     /// By index: what applying it did.
@@ -55,12 +92,11 @@ impl Invariants {
             let what = format!("{first} and {id} both lead in term {term}");
             return Err(Violation::new("election safety", what));
         }
-        // Of earlier terms: an old leader need not know what a new one commits.
-        let count = self.chosen.partition_point(|chosen| chosen.term < term);
-        let Some(chosen) = self.chosen[..count].last() else {
+        // In earlier terms: an old leader need not know what a new one commits.
+        let Some(at) = self.chosen_in.iter().rposition(|known| *known < term) else {
             return Ok(());
         };
-        let index = count as u64;
+        let (index, chosen) = (at as u64 + 1, self.chosen[at]);
         let cut = raft.store().cut_index();
         if index > cut && raft.raft_log.term(index).ok() != Some(chosen.term) {
             let what = format!("{id} leads in term {term} without the committed entry {index}");
@@ -69,38 +105,36 @@ impl Invariants {
         Ok(())
     }
 
-    /// Log matching: entries of one index and term are the same, and so is all before them.
-    pub(crate) fn appended(&mut self, id: u64, entries: &[Entry], raft: &Raft<Log>) -> Step {
-        let Some(first) = entries.first() else {
-            return Ok(());
-        };
-        let mut before = raft.store().term(first.index - 1).unwrap_or(0);
-        for entry in entries {
-            let this = (before, xxh3_64(&entry.data));
-            let place = (entry.index, entry.term);
-            if *self.entries.entry(place).or_insert(this) != this {
-                let (index, term) = place;
+    /// Log matching: entries of one index and term are the same, and so is all before them. Once
+    /// they are on a disk: a lone voter may lose a whole term that nobody heard of.
+    pub(crate) fn persisted(&mut self, id: u64, appended: &Appended) -> Step {
+        let mut before = appended.before;
+        for &(index, term, data) in &appended.entries {
+            let this = (before, data);
+            if *self.entries.entry((index, term)).or_insert(this) != this {
                 let what = format!("{id} has another entry {index} of term {term}");
                 return Err(Violation::new("log matching", what));
             }
-            before = entry.term;
+            before = term;
         }
         Ok(())
     }
 
-    /// State machine safety: what was committed at an index never changes.
-    pub(crate) fn committed(&mut self, id: u64, entry: &Entry) -> Step {
+    /// State machine safety: what was committed at an index never changes. `term` is that of the
+    /// node.
+    pub(crate) fn committed(&mut self, id: u64, term: u64, entry: &Entry) -> Step {
         let this = Chosen {
             term: entry.term,
             data: xxh3_64(&entry.data),
         };
         let index = entry.index as usize;
         if !self.entries.contains_key(&(entry.index, entry.term)) {
-            let what = format!("{id} commits entry {index}, which nobody put into a journal");
+            let what = format!("{id} commits entry {index}, which nobody has on disk");
             return Err(Violation::new("log matching", what));
         }
         if index == self.chosen.len() + 1 {
             self.chosen.push(this);
+            self.chosen_in.push(term);
         }
         if index == 0 || self.chosen.get(index - 1) != Some(&this) {
             let what = format!("{id} commits another entry {index}, of term {}", entry.term);

@@ -5,13 +5,14 @@ use super::{
     checker::Time,
     client::{self, Answer, Request, Ticket, What, Wish},
     disk::Disk,
-    invariant::{Step, Violation},
+    invariant::{Appended, Step, Violation},
     machine::Machine,
     mutation::Mutation,
     world::{Happening, Inside, World},
 };
 use crate::{
-    Fatal, StateMachine, apply,
+    Fatal, ProposeError, StateMachine, apply,
+    barriers::Barriers,
     log::Log,
     node::{Node, Output, Position},
     waiting::{Claim, Waiting},
@@ -23,6 +24,7 @@ use forebay_meta::Command;
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, Message};
 use std::{collections::VecDeque, fmt, sync::Arc};
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Time between attempts on a full disk.
@@ -53,6 +55,9 @@ enum Event {
 struct Writing {
     number: Option<u64>,
 }
+
+/// A read of a register: told the index that must be applied.
+type Asked = (oneshot::Receiver<Result<u64, ProposeError>>, Ticket, u64);
 
 /// A committed entry, with whoever waits for it.
 type Work = Vec<(Entry, Option<Ticket>)>;
@@ -91,6 +96,8 @@ impl Replica {
         world.note("starts", self.id, self.store.checksum());
         let mut process = Process::open(self.id, self.life, &self.journal, &self.store, world)
             .map_err(|fatal| stopped(self.id, &fatal))?;
+        let found = Appended::found(process.node.raft());
+        world.invariants.persisted(self.id, &found)?;
         process.execute(world)?;
         process.later(1, Inside::Tick, world);
         self.process = Some(process);
@@ -116,6 +123,19 @@ impl Replica {
         }
     }
 
+    /// If it leads: hands over to another node; 0: to whomever it likes.
+    pub(crate) fn hand_over(&mut self, to: u64) {
+        let process = self.process.as_mut();
+        if let Some(process) = process.filter(|process| process.position.leading) {
+            if to == 0 {
+                process.node.retire();
+            } else {
+                // Refused to itself.
+                let _ = process.node.transfer(to);
+            }
+        }
+    }
+
     pub(crate) fn inside(&mut self, life: u64, what: Inside, world: &mut World) -> Step {
         if life != self.life {
             return Ok(());
@@ -130,10 +150,7 @@ impl Replica {
         match what {
             Inside::Tick => process.tick(world),
             Inside::Wake => process.wake(world),
-            Inside::Written => {
-                process.written(world);
-                Ok(())
-            }
+            Inside::Written => process.written(world),
             Inside::TryAgain => {
                 process.start_write(world);
                 Ok(())
@@ -170,7 +187,7 @@ impl Replica {
     /// If it leads: the last index that is cut off its journal.
     pub(crate) fn leads_from(&mut self) -> Option<u64> {
         let process = self.process.as_mut()?;
-        let leading = process.waiting.position().leading;
+        let leading = process.position.leading;
         leading.then(|| process.node.raft().store().cut_index())
     }
 }
@@ -191,12 +208,19 @@ struct Process {
     store: Arc<Disk>,
     machine: Machine,
     node: Node,
-    waiting: Waiting<Ticket, (Ticket, u64)>,
+    waiting: Waiting<Ticket>,
+    barriers: Barriers,
+    /// Reads of a register that wait for the leader's word.
+    asked: Vec<Asked>,
+    position: Position,
+    ticks: u64,
     queue: VecDeque<Event>,
     /// A [`Inside::Wake`] is on its way.
     awake: bool,
     jobs: VecDeque<Job>,
     writing: Option<Writing>,
+    /// What batches that are not yet written put into the journal.
+    appended: VecDeque<(u64, Appended)>,
     /// As the log writer, and as the raft thread has heard.
     writer_full: bool,
     disk_full: bool,
@@ -216,7 +240,7 @@ impl Process {
         life: u64,
         journal: &Arc<Disk>,
         store: &Arc<Disk>,
-        world: &World,
+        world: &mut World,
     ) -> Result<Process, Fatal> {
         let machine = Machine::open(store)?;
         let (log, grown) = Log::open(Arc::<Disk>::clone(journal), &world.voters)?;
@@ -230,10 +254,15 @@ impl Process {
             node: Node::new(id, log, applied)?,
             machine,
             waiting: Waiting::new(),
+            barriers: Barriers::after(world.threads.u64(..) >> 1),
+            asked: Vec::new(),
+            position: Position::default(),
+            ticks: 0,
             queue: VecDeque::new(),
             awake: false,
             jobs: VecDeque::new(),
             writing: None,
+            appended: VecDeque::new(),
             writer_full: false,
             disk_full: false,
             work: VecDeque::new(),
@@ -272,7 +301,12 @@ impl Process {
             return Ok(());
         }
         self.set_election_timeout(world.setting.seed);
+        self.ticks += 1;
         self.node.tick();
+        self.barriers.expire(self.ticks, self.position.leader);
+        if self.disk_full {
+            self.node.step_aside();
+        }
         self.execute(world)
     }
 
@@ -299,7 +333,7 @@ impl Process {
             }
         }
         self.propose(proposals, world);
-        self.read(barriers, world);
+        self.read(barriers);
         if !self.queue.is_empty() {
             self.wake_up(world);
         }
@@ -324,7 +358,7 @@ impl Process {
             Event::DiskFull(full) => {
                 self.disk_full = full;
                 if full {
-                    for ticket in self.waiting.take_proposers() {
+                    for ticket in self.waiting.give_up() {
                         tell(ticket, What::Unavailable, world);
                     }
                 }
@@ -348,7 +382,7 @@ impl Process {
                 Ok(())
             }
             (Wish::Read { key }, None) => {
-                let position = self.waiting.position();
+                let position = self.position;
                 if let Some(first) = position.alone_from {
                     self.park(position.committed.max(first), ticket, key, world)
                 } else if position.leading && world.mutated(Mutation::ReadWithoutRound) {
@@ -378,7 +412,7 @@ impl Process {
                             tell(*ticket, What::Done, world);
                         }
                     }
-                    self.waiting.accepted(accepted, tickets);
+                    self.waiting.begin(accepted, tickets);
                     return;
                 }
                 Err(leader) => What::NotLeader(leader),
@@ -389,26 +423,35 @@ impl Process {
         }
     }
 
-    fn read(&mut self, readers: Vec<(Ticket, u64)>, world: &mut World) {
-        if readers.is_empty() {
-            return;
+    fn read(&mut self, readers: Vec<(Ticket, u64)>) {
+        let mut replies = Vec::new();
+        for (ticket, key) in readers {
+            let (reply, asked) = oneshot::channel();
+            replies.push(reply);
+            self.asked.push((asked, ticket, key));
         }
-        self.node.read_index(self.waiting.read(readers));
-        if !self.waiting.position().leading {
-            let readers = self.waiting.take_readers();
-            self.refuse_readers(readers, world);
+        if !replies.is_empty() {
+            let token = self.barriers.begin(replies, self.ticks);
+            self.node.read_index(token);
         }
     }
 
-    fn refuse_readers(&self, readers: Vec<(Ticket, u64)>, world: &mut World) {
-        let leader = self.waiting.position().leader;
-        for (ticket, _) in readers {
-            tell(
-                ticket,
-                What::NotLeader((leader != 0).then_some(leader)),
-                world,
-            );
+    /// What the callers of [`crate::Raft::read_barrier`] do with an answer.
+    fn hear_barriers(&mut self, world: &mut World) -> Step {
+        for (mut asked, ticket, key) in std::mem::take(&mut self.asked) {
+            match asked.try_recv() {
+                Err(_) => self.asked.push((asked, ticket, key)),
+                Ok(Ok(_)) if world.mutated(Mutation::ReadBeforeApply) => {
+                    self.serve(ticket, key, world)?;
+                }
+                Ok(Ok(index)) => self.park(index, ticket, key, world)?,
+                Ok(Err(ProposeError::NotLeader { leader })) => {
+                    tell(ticket, What::NotLeader(leader), world);
+                }
+                Ok(Err(_)) => tell(ticket, What::Unavailable, world),
+            }
         }
+        Ok(())
     }
 
     /// Does what the node wants.
@@ -422,8 +465,8 @@ impl Process {
                     bytes,
                 } => {
                     world.note("persists", self.id, number);
-                    let raft = self.node.raft();
-                    world.invariants.appended(self.id, &entries(&batch), raft)?;
+                    let appended = Appended::new(&entries(&batch), self.node.raft());
+                    self.appended.push_back((number, appended));
                     self.grown = self.grown.saturating_add(bytes);
                     self.jobs.push_back(Job {
                         number: Some(number),
@@ -439,9 +482,10 @@ impl Process {
                 }
                 Output::Apply(entries) => {
                     let mut work = Work::new();
+                    let term = self.node.raft().term;
                     for entry in entries {
-                        world.invariants.committed(self.id, &entry)?;
-                        let waiter = match self.waiting.committed(&entry) {
+                        world.invariants.committed(self.id, term, &entry)?;
+                        let waiter = match self.waiting.claim(&entry) {
                             Claim::Nobody => None,
                             Claim::Proposer(ticket) => Some(ticket),
                             Claim::Lost(ticket) => {
@@ -456,18 +500,12 @@ impl Process {
                         self.apply_later(world);
                     }
                 }
-                Output::Read { token, index } => {
-                    for (ticket, key) in self.waiting.readable(token) {
-                        if world.mutated(Mutation::ReadBeforeApply) {
-                            self.serve(ticket, key, world)?;
-                        } else {
-                            self.park(index, ticket, key, world)?;
-                        }
-                    }
-                }
+                Output::Read { token, index } => self.barriers.answer(token, index),
                 Output::Report(position) => self.report(position, world)?,
             }
         }
+        self.barriers.settle(self.position.committed);
+        self.hear_barriers(world)?;
         if self.grown >= world.flush_bytes && !self.flushing && self.applied >= self.replay_end {
             self.grown = 0;
             self.flushing = true;
@@ -487,11 +525,10 @@ impl Process {
                 world.invariants.leads(self.id, raft)?;
             }
         }
-        let lost = self.waiting.report(position);
-        for ticket in lost.proposers {
+        self.position = position;
+        for ticket in self.waiting.report(position) {
             tell(ticket, What::Unavailable, world);
         }
-        self.refuse_readers(lost.readers, world);
         Ok(())
     }
 
@@ -525,7 +562,7 @@ impl Process {
         self.later(delay, Inside::Written, world);
     }
 
-    fn written(&mut self, world: &mut World) {
+    fn written(&mut self, world: &mut World) -> Step {
         let number = self.writing.take().and_then(|writing| writing.number);
         if self.writer_full {
             self.writer_full = false;
@@ -533,6 +570,9 @@ impl Process {
         }
         if let Some(number) = number {
             world.note("has written", self.id, number);
+            while let Some((_, appended)) = self.appended.pop_front_if(|(n, _)| *n <= number) {
+                world.invariants.persisted(self.id, &appended)?;
+            }
             if !(world.mutated(Mutation::SkipFsync) && world.threads.bool()) {
                 self.journal.sync();
             }
@@ -541,6 +581,7 @@ impl Process {
             }
         }
         self.start_write(world);
+        Ok(())
     }
 
     fn apply_later(&mut self, world: &mut World) {

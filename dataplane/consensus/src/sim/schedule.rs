@@ -51,9 +51,11 @@ pub(crate) enum Kind {
     ClockBack,
     /// The node `a` flushes its state and cuts its journal.
     Flush,
+    /// Whoever leads hands over to node `a`; 0: to whomever it likes.
+    HandOver,
 }
 
-const KINDS: [(Kind, &str); 17] = [
+const KINDS: [(Kind, &str); 18] = [
     (Kind::Crash, "crash"),
     (Kind::PowerLoss, "power-loss"),
     (Kind::Pause, "pause"),
@@ -71,6 +73,7 @@ const KINDS: [(Kind, &str); 17] = [
     (Kind::ClockForward, "clock-forward"),
     (Kind::ClockBack, "clock-back"),
     (Kind::Flush, "flush"),
+    (Kind::HandOver, "hand-over"),
 ];
 
 /// One thing that goes wrong.
@@ -122,6 +125,7 @@ impl Fault {
             Kind::Pause | Kind::Isolate | Kind::FullDisk | Kind::StoppedClock | Kind::Flush => {
                 (node, 0)
             }
+            Kind::HandOver => (rng.u64(0..=nodes), 0),
             Kind::Partition => (rng.u64(1..1 << nodes), 0),
             Kind::OneWay => (node, other),
             Kind::Loss => (rng.u64(5..60), 0),
