@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick scale test-clouds fmt lint deny fix deps
+.PHONY: help demo test build bench bench-quick scale simulate test-clouds fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -45,6 +45,11 @@ test-clouds: deps
 	PATH="$(CACHE)/tools/bin:$(CACHE)/tools/azurite/node_modules/.bin:$$PATH" \
 	AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw== \
 	$(CARGO) test $(PROFILE) --workspace --test clouds -- --ignored
+
+# Clusters under simulated faults (docs/simulation.md): SEEDS=n seeds, FROM=n on, on all cores; or one SEED=n, told step
+# by step, under its own SCHEDULE or the one given.
+simulate: deps
+	$(CARGO) test $(PROFILE) -p forebay-consensus --lib sim::tests::simulate -- --ignored --exact --nocapture
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -42,7 +42,8 @@ pub(crate) fn run<S: StateMachine>(
     }
 }
 
-fn apply<S: StateMachine>(
+/// Applies an entry, which must be the one `expected`.
+pub(crate) fn apply<S: StateMachine>(
     machine: &S,
     expected: u64,
     entry: &Entry,

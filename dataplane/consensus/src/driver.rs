@@ -15,11 +15,13 @@
 )]
 
 use crate::{
-    Fatal, Options, ProposeError, StateMachine, Transport,
+    ChangeError, Fatal, Options, ProposeError, StateMachine, Transport,
     apply::{self, Work},
+    barriers::Barriers,
     log::{Log, entry_bytes},
-    node::{Node, Output, Position},
+    node::{ELECTION_TICKS, Node, Output, Position},
     shared::{Event, Proposal, Shared, Waiter},
+    waiting::{Claim, Waiting},
     wire::Wire,
     writer::{self, Job},
 };
@@ -27,7 +29,6 @@ use forebay_kv::Kv;
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, Message};
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::Ordering,
@@ -43,6 +44,9 @@ const EVENTS_AT_ONCE: usize = 1024;
 
 /// How long shutdown waits for commands in flight.
 const LAST_COMMANDS: Duration = Duration::from_secs(5);
+
+/// Ticks that handing over the leadership may take.
+const TRANSFER_TICKS: u64 = 2 * ELECTION_TICKS as u64;
 
 /// What a node works with.
 pub(crate) struct Parts<S> {
@@ -61,13 +65,6 @@ pub(crate) fn message_bytes(message: &Message) -> u64 {
         .sum::<u64>()
 }
 
-/// A command in the journal whose outcome somebody waits for.
-struct Pending<O> {
-    index: u64,
-    term: u64,
-    waiter: Waiter<O>,
-}
-
 /// The raft thread's own.
 struct Driver<S: StateMachine> {
     node: Node,
@@ -78,13 +75,14 @@ struct Driver<S: StateMachine> {
     jobs: Sender<Job>,
     work: Sender<Work<S::Outcome>>,
     flush: SyncSender<()>,
-    pending: VecDeque<Pending<S::Outcome>>,
-    barriers: VecDeque<(u64, oneshot::Sender<Result<u64, ProposeError>>)>,
-    /// Token of the last read asked for.
-    token: u64,
+    waiting: Waiting<Waiter<S::Outcome>>,
+    barriers: Barriers,
+    transfers: Vec<Transfer>,
     position: Position,
     tick: Duration,
     next_tick: Instant,
+    /// Ticks since the start.
+    ticks: u64,
     flush_bytes: u64,
     /// Bytes by which the journal has grown since the last flush began.
     grown: u64,
@@ -93,8 +91,25 @@ struct Driver<S: StateMachine> {
     replay_end: u64,
     /// What the last flush made durable.
     flushed: u64,
-    /// Set when shutdown began: when it stops waiting.
-    stop_by: Option<Instant>,
+    stopping: Stopping,
+}
+
+/// How far shutdown is.
+#[derive(Clone, Copy)]
+enum Stopping {
+    No,
+    /// Commands in flight are waited for, until then.
+    Finishing(Instant),
+    /// Another voter takes over the leadership, until this tick.
+    HandingOver(u64),
+    Done,
+}
+
+/// Somebody waits for `to` to lead, until the tick `until`.
+struct Transfer {
+    to: u64,
+    until: u64,
+    reply: oneshot::Sender<Result<(), ChangeError>>,
 }
 
 /// Opens the journal and starts the threads of a node.
@@ -146,18 +161,19 @@ pub(crate) fn start<S: StateMachine>(
         jobs,
         work,
         flush,
-        pending: VecDeque::new(),
-        barriers: VecDeque::new(),
-        token: 0,
+        waiting: Waiting::new(),
+        barriers: Barriers::new(),
+        transfers: Vec::new(),
         position: Position::default(),
         tick,
         next_tick: Instant::now() + tick,
+        ticks: 0,
         flush_bytes,
         grown,
         flushing: false,
         replay_end,
         flushed: 0,
-        stop_by: None,
+        stopping: Stopping::No,
     };
     // A lone voter leads from here on, before anybody has a handle.
     driver.execute()?;
@@ -227,7 +243,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// Until shutdown or a fault.
     fn run(&mut self) -> Result<(), Fatal> {
-        while !self.may_stop() {
+        while !self.has_stopped() {
             match self.queue.recv_timeout(self.patience()) {
                 Ok(event) => self.take_in(event)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -238,26 +254,61 @@ impl<S: StateMachine> Driver<S> {
                 // After a pause of the whole process one tick passes, not all that were missed:
                 // the messages that would have prevented an election wait in the queue.
                 self.next_tick = now + self.tick;
-                self.node.tick();
+                self.on_tick();
             }
             self.execute()?;
         }
         Ok(())
     }
 
+    fn on_tick(&mut self) {
+        self.ticks += 1;
+        self.node.tick();
+        self.barriers.expire(self.ticks, self.position.leader);
+        for transfer in self.transfers.extract_if(.., |t| t.until <= self.ticks) {
+            let late = format!("node {} did not take over in time", transfer.to);
+            let _ = transfer.reply.send(Err(ChangeError::NotYet(late)));
+        }
+        if self.shared.disk_full.load(Ordering::Relaxed) {
+            self.node.step_aside();
+        }
+    }
+
     /// How long nothing need happen. A lone leader has no use for ticks.
     fn patience(&self) -> Duration {
-        let due = match self.stop_by {
-            Some(stop_by) => stop_by.min(self.next_tick),
-            None if self.position.alone_from.is_some() => return Duration::MAX,
-            None => self.next_tick,
+        let due = match self.stopping {
+            Stopping::Finishing(by) => by.min(self.next_tick),
+            Stopping::No if self.position.alone_from.is_some() && self.barriers.is_empty() => {
+                return Duration::MAX;
+            }
+            _ => self.next_tick,
         };
         due.saturating_duration_since(Instant::now())
     }
 
-    fn may_stop(&self) -> bool {
-        self.stop_by
-            .is_some_and(|stop_by| self.pending.is_empty() || Instant::now() >= stop_by)
+    /// Goes on with the shutdown, if one has begun: first the commands in flight, then the
+    /// leadership.
+    fn has_stopped(&mut self) -> bool {
+        if let Stopping::Finishing(by) = self.stopping
+            && (self.waiting.is_empty() || Instant::now() >= by)
+        {
+            self.stopping = if self.position.leading && !self.node.is_alone() {
+                Stopping::HandingOver(self.ticks + TRANSFER_TICKS)
+            } else {
+                Stopping::Done
+            };
+        }
+        if let Stopping::HandingOver(until) = self.stopping {
+            if self.position.leading {
+                self.node.retire();
+            }
+            // Not before the successor is known: it may need the vote of this node.
+            let handed_over = !self.position.leading && self.position.leader != 0;
+            if handed_over || self.ticks >= until {
+                self.stopping = Stopping::Done;
+            }
+        }
+        matches!(self.stopping, Stopping::Done)
     }
 
     /// Takes in an event and those that wait behind it. All commands among them are one proposal
@@ -274,8 +325,9 @@ impl<S: StateMachine> Driver<S> {
                 // What came before it is still taken.
                 Event::Stop => {
                     self.propose(std::mem::take(&mut proposals));
-                    self.stop_by
-                        .get_or_insert_with(|| Instant::now() + LAST_COMMANDS);
+                    if matches!(self.stopping, Stopping::No) {
+                        self.stopping = Stopping::Finishing(Instant::now() + LAST_COMMANDS);
+                    }
                 }
                 other => self.handle(other)?,
             }
@@ -312,6 +364,7 @@ impl<S: StateMachine> Driver<S> {
                 }
             }
             Event::Fault(reason) => return Err(Fatal::new(reason)),
+            Event::Transfer(to, reply) => self.transfer(to, reply),
             // Only at the end; else it is taken in as above.
             Event::Stop => {}
             Event::Propose(Proposal { waiter, .. }) => waiter.tell(Err(self.shared.closed())),
@@ -328,23 +381,14 @@ impl<S: StateMachine> Driver<S> {
             .into_iter()
             .map(|proposal| (proposal.command, proposal.waiter))
             .unzip();
-        let refusal = if self.stop_by.is_some() {
+        let refusal = if !matches!(self.stopping, Stopping::No) {
             self.shared.closed()
         } else if self.shared.disk_full.load(Ordering::Relaxed) {
             ProposeError::NoSpace
         } else {
             match self.node.propose(commands) {
                 Ok(accepted) => {
-                    let pending =
-                        waiters
-                            .into_iter()
-                            .zip(accepted.first..)
-                            .map(|(waiter, index)| Pending {
-                                index,
-                                term: accepted.term,
-                                waiter,
-                            });
-                    self.pending.extend(pending);
+                    self.waiting.begin(accepted, waiters);
                     return;
                 }
                 Err(leader) => ProposeError::NotLeader { leader },
@@ -357,15 +401,20 @@ impl<S: StateMachine> Driver<S> {
 
     /// One round of messages serves all barriers that came together.
     fn read(&mut self, replies: Vec<oneshot::Sender<Result<u64, ProposeError>>>) {
-        if replies.is_empty() {
-            return;
+        if !replies.is_empty() {
+            self.node
+                .read_index(self.barriers.begin(replies, self.ticks));
         }
-        self.token += 1;
-        self.node.read_index(self.token);
-        self.barriers
-            .extend(replies.into_iter().map(|reply| (self.token, reply)));
-        if !self.position.leading {
-            self.fail_barriers();
+    }
+
+    fn transfer(&mut self, to: u64, reply: oneshot::Sender<Result<(), ChangeError>>) {
+        if self.position.leader == to {
+            let _ = reply.send(Ok(()));
+        } else if let Err(error) = self.node.transfer(to) {
+            let _ = reply.send(Err(error));
+        } else {
+            let until = self.ticks + TRANSFER_TICKS;
+            self.transfers.push(Transfer { to, until, reply });
         }
     }
 
@@ -398,16 +447,11 @@ impl<S: StateMachine> Driver<S> {
                         .send(work)
                         .map_err(|_| self.why_a_thread_ended())?;
                 }
-                Output::Read { token, index } => {
-                    while let Some((_, reply)) =
-                        self.barriers.pop_front_if(|(waiting, _)| *waiting <= token)
-                    {
-                        let _ = reply.send(Ok(index));
-                    }
-                }
+                Output::Read { token, index } => self.barriers.answer(token, index),
                 Output::Report(position) => self.report(position),
             }
         }
+        self.barriers.settle(self.position.committed);
         if self.grown >= self.flush_bytes
             && !self.flushing
             && *self.shared.applied.borrow() >= self.replay_end
@@ -430,42 +474,30 @@ impl<S: StateMachine> Driver<S> {
 
     /// Whoever proposed this very entry.
     fn waiter_of(&mut self, entry: &Entry) -> Option<Waiter<S::Outcome>> {
-        let pending = self
-            .pending
-            .pop_front_if(|pending| pending.index <= entry.index)?;
-        if (pending.index, pending.term) == (entry.index, entry.term) {
-            return Some(pending.waiter);
+        match self.waiting.claim(entry) {
+            Claim::Nobody => None,
+            Claim::Proposer(waiter) => Some(waiter),
+            Claim::Lost(waiter) => {
+                waiter.tell(Err(lost_leadership()));
+                None
+            }
         }
-        pending.waiter.tell(Err(lost_leadership()));
-        None
     }
 
     fn report(&mut self, position: Position) {
-        let same_reign =
-            position.leading && self.position.leading && position.term == self.position.term;
         self.position = position;
         *self.shared.position.lock() = position;
-        if !same_reign {
-            // Commands of the reign that just began may be among them already.
-            let lost;
-            (self.pending, lost) = self
-                .pending
-                .drain(..)
-                .partition(|pending| position.leading && pending.term == position.term);
-            fail(lost, &lost_leadership());
-            self.fail_barriers();
+        fail(self.waiting.report(position), &lost_leadership());
+        for transfer in self
+            .transfers
+            .extract_if(.., |transfer| transfer.to == position.leader)
+        {
+            let _ = transfer.reply.send(Ok(()));
         }
     }
 
     fn fail_pending(&mut self, error: &ProposeError) {
-        fail(std::mem::take(&mut self.pending), error);
-    }
-
-    fn fail_barriers(&mut self) {
-        let leader = (self.position.leader != 0).then_some(self.position.leader);
-        for (_, reply) in self.barriers.drain(..) {
-            let _ = reply.send(Err(ProposeError::NotLeader { leader }));
-        }
+        fail(self.waiting.give_up(), error);
     }
 
     /// The state machine has made everything up to `index` durable. With other voters the
@@ -485,7 +517,8 @@ impl<S: StateMachine> Driver<S> {
     fn finish(&mut self, threads: Vec<JoinHandle<()>>, orderly: bool) -> Result<(), Fatal> {
         self.shared.room.close();
         self.fail_pending(&self.shared.closed());
-        self.fail_barriers();
+        self.barriers.close(&self.shared.closed());
+        self.transfers.clear();
         let [writer, apply, flush] =
             <[_; 3]>::try_from(threads).expect("three threads were started");
         self.work = mpsc::channel().0;
@@ -513,9 +546,9 @@ fn died() -> Fatal {
     Fatal::new("a thread of the journal's node died")
 }
 
-fn fail<O>(pending: VecDeque<Pending<O>>, error: &ProposeError) {
-    for pending in pending {
-        pending.waiter.tell(Err(error.clone()));
+fn fail<O>(waiters: Vec<Waiter<O>>, error: &ProposeError) {
+    for waiter in waiters {
+        waiter.tell(Err(error.clone()));
     }
 }
 

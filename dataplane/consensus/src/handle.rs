@@ -1,7 +1,7 @@
 //! The handle by which the rest of the process uses a node.
 
 use crate::{
-    Fatal, Options, ProposeError, StateMachine, Status, Transport, driver,
+    ChangeError, Fatal, Options, ProposeError, StateMachine, Status, Transport, driver,
     shared::{Event, INBOX_BYTES, PROPOSAL_BYTES, PROPOSAL_OVERHEAD, Proposal, Shared, Waiter},
     wire::Wire,
 };
@@ -104,8 +104,9 @@ impl<O: Send + 'static> Raft<O> {
         outcome.await.unwrap_or_else(|_| Err(shared.closed()))
     }
 
-    /// Resolves when everything that was committed before the call is applied here and this node
-    /// was still the leader then: a read after it is linearizable.
+    /// Resolves when everything that was committed before the call is applied here: a read after
+    /// it is linearizable. On every node of the group: followers ask the leader. Fails with
+    /// [`ProposeError::NotLeader`] if no leader answers within some election timeouts.
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
         let Inner { events, shared } = &*self.inner;
         if *shared.ended.borrow() {
@@ -131,6 +132,18 @@ impl<O: Send + 'static> Raft<O> {
             _ = applied.wait_for(|applied| *applied >= index) => Ok(()),
             _ = ended.wait_for(|ended| *ended) => Err(shared.closed()),
         }
+    }
+
+    /// Hands the leadership to the voter `to`, and resolves when that leads. Proposals are refused
+    /// meanwhile; those in flight may be lost. Gives up after about an election timeout.
+    pub async fn transfer(&self, to: u64) -> Result<(), ChangeError> {
+        let Inner { events, shared } = &*self.inner;
+        let closed = || ChangeError::Closed(shared.closing());
+        let (reply, outcome) = oneshot::channel();
+        events
+            .send(Event::Transfer(to, reply))
+            .map_err(|_| closed())?;
+        outcome.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Takes in a message from another node.
@@ -189,7 +202,8 @@ impl<O: Send + 'static> Raft<O> {
     }
 
     /// Stops the threads and waits for them. Everything acknowledged is on disk; commands still
-    /// in flight are finished first, if that is possible within some seconds. Afterwards nothing
+    /// in flight are finished first, if that is possible within some seconds, and a leader hands
+    /// over to another voter, if one takes it within an election timeout. Afterwards nothing
     /// of the node holds the journal or the state machine.
     pub async fn shutdown(&self) {
         self.inner.stop();

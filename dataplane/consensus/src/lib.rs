@@ -16,12 +16,16 @@
 //! - The decisions ([`node`]) see neither clock nor disk nor network; the driver executes them.
 
 mod apply;
+mod barriers;
 mod driver;
 mod handle;
 mod log;
 mod logger;
 mod node;
 mod shared;
+#[cfg(test)]
+mod sim;
+mod waiting;
 mod wire;
 mod writer;
 
@@ -101,6 +105,26 @@ pub enum ProposeError {
     /// that was just being written may still take effect then.
     #[error("no space left on the journal's device")]
     NoSpace,
+}
+
+/// Why the leadership was not handed over.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Another node leads (or nobody does).
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<u64>,
+    },
+    /// It makes no sense, and never will.
+    #[error("{0}")]
+    Refused(String),
+    /// Not now; later it may be possible.
+    #[error("{0}")]
+    NotYet(String),
+    /// The node is stopping or stopped; whether the change takes place is unknown.
+    #[error("the journal is closed: {0}")]
+    Closed(String),
 }
 
 /// Settings of a node.

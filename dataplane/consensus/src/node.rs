@@ -5,13 +5,13 @@
 //! library draws election timeouts by chance, within its configured window.)
 
 use crate::{
-    Fatal,
+    ChangeError, Fatal,
     log::{Log, entry_bytes},
     logger,
 };
 use forebay_kv::Batch;
 use raft::{
-    Config, RawNode, StateRole,
+    Config, GetEntriesContext, RawNode, ReadState, StateRole, Storage,
     eraftpb::{Entry, Message, MessageType},
 };
 use std::collections::VecDeque;
@@ -20,7 +20,11 @@ use std::collections::VecDeque;
 const HEARTBEAT_TICKS: usize = 2;
 
 /// Ticks without a leader before an election, at least; at most twice as many.
-const ELECTION_TICKS: usize = 10;
+pub(crate) const ELECTION_TICKS: usize = 10;
+
+/// Ticks after which a read that nobody has answered is asked for again: the question or the
+/// answer was lost.
+const READ_TICKS: u32 = 3;
 
 /// Most bytes of entries in one message.
 const MESSAGE_BYTES: u64 = 1 << 20;
@@ -31,8 +35,8 @@ const MESSAGES_IN_FLIGHT: usize = 64;
 /// Most bytes of entries in one [`Output::Apply`].
 const APPLY_BYTES: u64 = 1 << 20;
 
-/// Bytes of entries handed out and not yet applied, beyond which the node stands still: it
-/// neither writes nor sends before apply has caught up a little.
+/// Bytes of entries handed out and not yet applied, beyond which nothing more is handed out. The
+/// rest stays in the journal; everything else goes on.
 const APPLYING_BYTES: u64 = 16 << 20;
 
 /// What the driver has to do, in order.
@@ -107,13 +111,33 @@ pub(crate) struct Node {
     /// Last index and bytes of each [`Output::Apply`] not yet confirmed.
     applying: VecDeque<(u64, u64)>,
     applying_bytes: u64,
+    /// Last index that the library has released for apply.
+    committed: u64,
     /// Last index handed out for apply.
     handed_out: u64,
-    /// Highest token of a read wanted, and of one asked for in a round of messages.
-    read_wanted: u64,
-    read_asked: u64,
+    reads: Reads,
+    /// What the last [`Node::step_aside`] turned to.
+    successor: u64,
+    /// Term, vote, leader and role that the library has reported.
+    seen: Seen,
     reported: Position,
 }
+
+/// Reads on their way: tokens, ascending.
+#[derive(Default)]
+struct Reads {
+    /// Highest token wanted, asked for in a round of messages, and answered.
+    wanted: u64,
+    asked: u64,
+    answered: u64,
+    /// Term and leader in which `asked` was asked for.
+    reign: (u64, u64),
+    /// Ticks since then.
+    ticks: u32,
+}
+
+/// What changes of raft's own state must not wait for apply.
+type Seen = (u64, u64, u64, StateRole);
 
 impl Node {
     /// A node over its journal, whose state machine has applied up to `applied`.
@@ -145,12 +169,16 @@ impl Node {
             max_committed_size_per_ready: APPLY_BYTES,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // The library joins entries to an empty message that waits, even if they begin before it
+            // (after a rejection): the follower then confirms entries that it does not have.
+            batch_append: false,
             ..Config::default()
         };
         let alone = log.voters() == [id];
         let mut raw = RawNode::new(&config, log, &logger::to_tracing())
             .map_err(|e| Fatal::caused("cannot start raft over the journal", e))?;
+        let hard = raw.raft.hard_state();
+        let seen = (hard.term, hard.vote, 0, StateRole::Follower);
         if alone {
             raw.campaign()
                 .map_err(|e| Fatal::caused("cannot begin a term", e))?;
@@ -163,9 +191,11 @@ impl Node {
             released: Vec::new(),
             applying: VecDeque::new(),
             applying_bytes: 0,
+            committed: applied,
             handed_out: applied,
-            read_wanted: 0,
-            read_asked: 0,
+            reads: Reads::default(),
+            successor: 0,
+            seen,
             reported: Position::default(),
         })
     }
@@ -173,6 +203,11 @@ impl Node {
     /// A tick of the clock has passed.
     pub(crate) fn tick(&mut self) {
         self.raw.tick();
+        let reads = &mut self.reads;
+        reads.ticks += 1;
+        if reads.ticks >= READ_TICKS {
+            reads.asked = reads.answered;
+        }
     }
 
     /// A message came in.
@@ -185,10 +220,16 @@ impl Node {
             );
             return Ok(());
         }
+        let raft = &self.raw.raft;
+        if message.get_msg_type() == MessageType::MsgReadIndex && raft.state != StateRole::Leader {
+            // The library would pass it on, perhaps back and forth between two that each take
+            // the other for the leader. The one that asked asks again.
+            return Ok(());
+        }
         // A leader announces no commit beyond what this node once confirmed to have on disk.
-        let last = self.raw.raft.raft_log.last_index();
+        let last = raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat
-            && message.term >= self.raw.raft.term
+            && message.term >= raft.term
             && message.commit > last
         {
             return Err(Fatal::new(format!(
@@ -223,7 +264,9 @@ impl Node {
                 ..Entry::default()
             })
             .collect();
-        raft.step(message).map_err(|_| leader(raft.leader_id))?;
+        // Refused while the leadership is being handed over: then the successor is to be asked.
+        raft.step(message)
+            .map_err(|_| raft.lead_transferee.or(leader(raft.leader_id)))?;
         Ok(Accepted {
             first: raft.raft_log.last_index() + 1 - count,
             term: raft.term,
@@ -263,10 +306,80 @@ impl Node {
         self.raw.advance_apply_to(index);
     }
 
-    /// Asks for [`Output::Read`] with this token or a higher one; tokens ascend. Lost if
-    /// leadership is lost first.
+    /// Asks for [`Output::Read`] with this token or a higher one, on whatever node: of the leader,
+    /// who asks a majority. Repeated until there is an answer. Tokens ascend, and no life of this
+    /// node uses those of another: a late answer to a former life must not pass for a fresh one.
     pub(crate) fn read_index(&mut self, token: u64) {
-        self.read_wanted = token;
+        self.reads.wanted = token;
+    }
+
+    /// Starts handing the leadership to `to`, which takes it once it has the whole journal. Given
+    /// up after [`ELECTION_TICKS`]; meanwhile this node takes no proposals.
+    pub(crate) fn transfer(&mut self, to: u64) -> Result<(), ChangeError> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return Err(ChangeError::NotLeader {
+                leader: leader(raft.leader_id),
+            });
+        }
+        if !self.raw.store().voters().contains(&to) {
+            return Err(ChangeError::Refused(format!(
+                "node {to} cannot lead: it is no voter"
+            )));
+        }
+        self.raw.transfer_leader(to);
+        Ok(())
+    }
+
+    /// Whether the leadership is being handed over.
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Starts handing the leadership to the voter that has most of the journal, among those that
+    /// were heard of lately.
+    pub(crate) fn retire(&mut self) {
+        let best = self.followers().max_by_key(|(_, matched)| *matched);
+        if let Some((id, _)) = best
+            && !self.is_transferring()
+        {
+            self.raw.transfer_leader(id);
+        }
+    }
+
+    /// For a leader that cannot write: starts handing the leadership to a voter that has the
+    /// whole journal, so that its disk is probably fine; each in turn. Only if the others can
+    /// elect it without this node, which could not write its vote.
+    pub(crate) fn step_aside(&mut self) {
+        if self.raw.raft.state != StateRole::Leader || self.is_transferring() {
+            return;
+        }
+        let quorum = raft::majority(self.raw.store().voters().len());
+        if self.followers().count() < quorum {
+            return;
+        }
+        let last = self.raw.raft.raft_log.last_index();
+        let fit = |(id, matched)| (matched == last).then_some(id);
+        let mut fit: Vec<_> = self.followers().filter_map(fit).collect();
+        fit.sort_unstable();
+        let next = fit.iter().find(|id| **id > self.successor).or(fit.first());
+        if let Some(next) = next.copied() {
+            self.successor = next;
+            self.raw.transfer_leader(next);
+        }
+    }
+
+    /// The other voters that this leader has heard of lately, and how far their journals go.
+    fn followers(&self) -> impl Iterator<Item = (u64, u64)> {
+        let raft = &self.raw.raft;
+        let leading = raft.state == StateRole::Leader;
+        let others = raft.prs().iter().filter(move |(id, progress)| {
+            leading
+                && **id != self.id
+                && progress.recent_active
+                && self.raw.store().voters().contains(id)
+        });
+        others.map(|(id, progress)| (*id, progress.matched))
     }
 
     /// Cuts the journal up to `index`, which the state machine made durable, as far as that is
@@ -285,8 +398,18 @@ impl Node {
     pub(crate) fn outputs(&mut self) -> Result<Vec<Output>, Fatal> {
         let mut outputs = Vec::new();
         outputs.extend(self.released.drain(..).map(send));
-        self.ask_reads();
-        while !self.apply_is_behind() && self.raw.has_ready() {
+        loop {
+            self.ask_reads();
+            self.hand_out(&mut outputs)?;
+            let behind = self.is_apply_behind();
+            if !(self.has_urgent() || !behind && self.raw.has_ready()) {
+                break;
+            }
+            // At least one entry comes with every ready, so only as many as there are messages.
+            let committed_bytes = if behind { 0 } else { APPLY_BYTES };
+            self.raw
+                .raft
+                .set_max_committed_size_per_ready(committed_bytes);
             let mut ready = self.raw.ready();
             if let Some(fault) = self.raw.store().take_fault() {
                 return Err(Fatal::caused("cannot read the journal", fault));
@@ -304,6 +427,7 @@ impl Node {
             let first = entries.first().map_or(u64::MAX, |entry| entry.index);
             let batch = self.raw.mut_store().append(entries, hard, must_sync);
             self.raw.advance_append_async(ready);
+            self.seen = self.current();
             if must_sync {
                 self.writing.push_back(Writing { number, first });
                 self.held.push_back((number, promises));
@@ -320,43 +444,110 @@ impl Node {
             }
             // Before what depends on it: a command that is committed may be acknowledged at once.
             self.report(&mut outputs);
-            outputs.extend(reads.into_iter().map(|read| Output::Read {
-                token: read.request_ctx.try_into().map_or(0, u64::from_be_bytes),
-                index: read.index,
-            }));
-            if let Some(last) = committed.last().map(|entry| entry.index) {
-                let bytes = committed
-                    .iter()
-                    .map(|entry| entry_bytes(entry) as u64)
-                    .sum();
-                self.applying.push_back((last, bytes));
-                self.applying_bytes += bytes;
-                self.handed_out = last;
-                outputs.push(Output::Apply(committed));
+            for read in reads {
+                self.answer(&read, &mut outputs);
             }
-            self.ask_reads();
+            self.commit(committed, &mut outputs);
         }
+        self.report(&mut outputs);
         Ok(outputs)
     }
 
-    fn apply_is_behind(&self) -> bool {
-        self.applying_bytes >= APPLYING_BYTES
-            && self
-                .raw
-                .raft
-                .raft_log
-                .has_next_entries_since(self.handed_out)
+    /// Takes note of entries that are committed, and hands them out if apply has room.
+    fn commit(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else {
+            return;
+        };
+        let behind = self.is_apply_behind();
+        self.committed = last;
+        // Else they are read again when their turn comes.
+        if !behind {
+            self.apply(entries, outputs);
+        }
     }
 
-    /// One round of messages for all reads that wait. The library refuses it silently before the
-    /// leader has committed an entry of its own term.
+    /// Hands out what was held back, as far as apply has room.
+    fn hand_out(&mut self, outputs: &mut Vec<Output>) -> Result<(), Fatal> {
+        while self.handed_out < self.committed && self.applying_bytes < APPLYING_BYTES {
+            let store = self.raw.store();
+            let entries = store
+                .entries(
+                    self.handed_out + 1,
+                    self.committed + 1,
+                    Some(APPLY_BYTES),
+                    GetEntriesContext::empty(false),
+                )
+                .map_err(|e| Fatal::caused("cannot read committed entries of the journal", e))?;
+            if let Some(fault) = store.take_fault() {
+                return Err(Fatal::caused("cannot read the journal", fault));
+            }
+            self.apply(entries, outputs);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) {
+        let last = entries.last().expect("not empty").index;
+        let bytes = entries.iter().map(|entry| entry_bytes(entry) as u64).sum();
+        self.applying.push_back((last, bytes));
+        self.applying_bytes += bytes;
+        self.handed_out = last;
+        outputs.push(Output::Apply(entries));
+    }
+
+    fn is_apply_behind(&self) -> bool {
+        self.handed_out < self.committed || self.applying_bytes >= APPLYING_BYTES
+    }
+
+    /// Whether there is anything to do but apply: a node whose state machine is slow goes on to
+    /// answer, to vote, to write and to lead.
+    fn has_urgent(&self) -> bool {
+        let raft = &self.raw.raft;
+        !raft.msgs.is_empty()
+            || !raft.read_states.is_empty()
+            || !raft.raft_log.unstable_entries().is_empty()
+            || self.seen != self.current()
+    }
+
+    fn current(&self) -> Seen {
+        let raft = &self.raw.raft;
+        (raft.term, raft.vote, raft.leader_id, raft.state)
+    }
+
+    /// One round of messages for all reads that wait. The library drops the question silently
+    /// where nobody leads, and before the leader has committed an entry of its own term.
     fn ask_reads(&mut self) {
         let raft = &self.raw.raft;
-        if raft.state != StateRole::Leader {
-            self.read_asked = self.read_wanted;
-        } else if self.read_asked < self.read_wanted && raft.commit_to_current_term() {
-            self.read_asked = self.read_wanted;
-            self.raw.read_index(self.read_wanted.to_be_bytes().to_vec());
+        let reign = (raft.term, raft.leader_id);
+        if reign != self.reads.reign {
+            // The former leader will not answer any more.
+            self.reads.reign = reign;
+            self.reads.asked = self.reads.answered;
+        }
+        let answers = match raft.state {
+            StateRole::Leader => raft.commit_to_current_term(),
+            StateRole::Follower => raft.leader_id != 0,
+            StateRole::Candidate | StateRole::PreCandidate => false,
+        };
+        if answers && self.reads.asked < self.reads.wanted {
+            self.reads.asked = self.reads.wanted;
+            self.reads.ticks = 0;
+            // The leader tells questions apart by these bytes alone.
+            let question = [self.id, self.reads.wanted].map(u64::to_be_bytes).concat();
+            self.raw.read_index(question);
+        }
+    }
+
+    fn answer(&mut self, read: &ReadState, outputs: &mut Vec<Output>) {
+        let (id, token) = read.request_ctx.split_at_checked(8).unwrap_or_default();
+        if id == self.id.to_be_bytes()
+            && let Ok(token) = token.try_into().map(u64::from_be_bytes)
+        {
+            self.reads.answered = self.reads.answered.max(token);
+            outputs.push(Output::Read {
+                token,
+                index: read.index,
+            });
         }
     }
 
@@ -376,6 +567,15 @@ impl Node {
             self.reported = position;
             outputs.push(Output::Report(position));
         }
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// The library's part, for the simulation: it sets election timeouts, so that a seed replays,
+    /// and looks for what must never be.
+    pub(crate) fn raft(&mut self) -> &mut raft::Raft<Log> {
+        &mut self.raw.raft
     }
 }
 
@@ -483,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn apply_that_is_behind_holds_the_node_up_in_bounded_memory() {
+    fn entries_for_a_slow_apply_are_handed_out_in_bounded_memory() {
         let kv = Arc::new(MemKv::new());
         let mut node = node(&kv, 1, &[1], 0).unwrap();
         // Writes at once, and says what was handed out for apply.
@@ -549,18 +749,123 @@ mod tests {
         assert_eq!(sent, ["MsgAppendResponse to 1", "MsgAppendResponse to 1"]);
     }
 
-    #[test]
-    fn a_leader_that_knows_of_entries_this_node_lost_stops_it() {
-        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
+    /// A heartbeat of node 1, which leads term 1 of a group of three, to node 2.
+    fn heartbeat(commit: u64) -> Message {
         let mut heartbeat = Message {
             from: 1,
             to: 2,
             term: 1,
-            commit: 9,
+            commit,
             ..Message::default()
         };
         heartbeat.set_msg_type(MessageType::MsgHeartbeat);
-        let fatal = node.receive(heartbeat).unwrap_err();
+        heartbeat
+    }
+
+    #[test]
+    fn a_follower_asks_the_leader_for_reads_until_it_answers() {
+        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
+        node.read_index(7);
+        assert!(step(&mut node).is_empty(), "nobody to ask");
+        node.receive(heartbeat(0)).unwrap();
+        step(&mut node);
+        node.persisted(1);
+        let asked = node.outputs().unwrap();
+        let Some(Output::Send(question)) = asked.iter().find(
+            |o| matches!(o, Output::Send(m) if m.get_msg_type() == MessageType::MsgReadIndex),
+        ) else {
+            panic!("{:?}", describe(&asked));
+        };
+        for _ in 1..READ_TICKS {
+            node.tick();
+            assert!(step(&mut node).is_empty());
+        }
+        node.tick();
+        assert_eq!(step(&mut node), ["MsgReadIndex to 1"]);
+
+        let mut answer = Message {
+            from: 1,
+            to: 2,
+            term: 1,
+            index: 5,
+            entries: question.entries.clone(),
+            ..Message::default()
+        };
+        answer.set_msg_type(MessageType::MsgReadIndexResp);
+        let mut foreign = answer.clone();
+        foreign.entries[0].data[7] = 3;
+        node.receive(foreign).unwrap();
+        assert!(step(&mut node).is_empty(), "an answer for another node");
+        node.receive(answer).unwrap();
+        assert_eq!(step(&mut node), ["read 7 at 5"]);
+        for _ in 0..READ_TICKS {
+            node.tick();
+        }
+        assert!(step(&mut node).is_empty());
+    }
+
+    #[test]
+    fn a_node_whose_apply_is_slow_still_answers_and_writes() {
+        let kv = Arc::new(MemKv::new());
+        let mut node = node(&kv, 2, &[1, 2, 3], 0).unwrap();
+        let mut index = 0;
+        let mut handed_out = 0;
+        for round in 0..30 {
+            let mut append = heartbeat(index);
+            append.set_msg_type(MessageType::MsgAppend);
+            (append.index, append.log_term) = (index, u64::from(index > 0));
+            index += 1;
+            append.entries = vec![Entry {
+                index,
+                term: 1,
+                data: vec![1; 1 << 20],
+                ..Entry::default()
+            }];
+            append.commit = index;
+            node.receive(append).unwrap();
+            node.receive(heartbeat(0)).unwrap();
+            let mut sent = Vec::new();
+            let mut take = |outputs: Vec<Output>| {
+                let mut written = 0;
+                for output in outputs {
+                    match output {
+                        Output::Persist { number, batch, .. } => {
+                            kv.write(&batch, Durability::Synced).unwrap();
+                            written = number;
+                        }
+                        Output::Send(message) => sent.push(message.get_msg_type()),
+                        Output::Apply(entries) => handed_out += entries.len(),
+                        _ => {}
+                    }
+                }
+                written
+            };
+            let written = take(node.outputs().unwrap());
+            node.persisted(written);
+            take(node.outputs().unwrap());
+            assert!(sent.contains(&MessageType::MsgAppendResponse), "{round}");
+            assert!(sent.contains(&MessageType::MsgHeartbeatResponse), "{round}");
+        }
+        assert!((16..18).contains(&handed_out), "{handed_out}");
+        assert_eq!(node.reported.committed, 30);
+        // It catches up in order.
+        for applied in 1..=30 {
+            node.applied(applied);
+            let outputs = node.outputs().unwrap();
+            for output in &outputs {
+                if let Output::Apply(entries) = output {
+                    assert_eq!(entries[0].index, handed_out as u64 + 1);
+                    handed_out += entries.len();
+                }
+            }
+        }
+        assert_eq!(handed_out, 30);
+    }
+
+    #[test]
+    fn a_leader_that_knows_of_entries_this_node_lost_stops_it() {
+        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
+        let fatal = node.receive(heartbeat(9)).unwrap_err();
         assert!(
             fatal.message.contains("confirmed entries up to 9"),
             "{fatal}"

@@ -1,6 +1,6 @@
 //! What the threads of a node and its handles see of each other.
 
-use crate::{ProposeError, node::Position};
+use crate::{ChangeError, ProposeError, node::Position};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use std::sync::{
@@ -51,8 +51,13 @@ impl Shared {
 
     /// The error for whoever comes too late.
     pub(crate) fn closed(&self) -> ProposeError {
+        ProposeError::Closed(self.closing())
+    }
+
+    /// Why the node is stopping or stopped.
+    pub(crate) fn closing(&self) -> String {
         let fault = self.fault.borrow().clone();
-        ProposeError::Closed(fault.unwrap_or_else(|| "the node is shutting down".to_owned()))
+        fault.unwrap_or_else(|| "the node is shutting down".to_owned())
     }
 }
 
@@ -62,6 +67,8 @@ pub(crate) enum Event<O> {
     Propose(Proposal<O>),
     /// A read barrier: answered with the index that must be applied. Its caller waits for it.
     Barrier(oneshot::Sender<Result<u64, ProposeError>>),
+    /// Hand the leadership to this node. Its caller waits for it.
+    Transfer(u64, oneshot::Sender<Result<(), ChangeError>>),
     /// From another node; bounded by [`Shared::inbox`].
     Message(Box<Message>),
     /// From the log writer: the batch of this number is on disk.

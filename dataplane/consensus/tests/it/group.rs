@@ -1,9 +1,20 @@
 //! Three nodes over a network that loses every tenth message.
 
-use crate::{kv::ForgetfulKv, machine::Recorder, network::Network};
-use forebay_consensus::{Options, ProposeError, Raft};
+use crate::{
+    kv::{Fault, ForgetfulKv},
+    machine::Recorder,
+    network::Network,
+};
+use forebay_consensus::{ChangeError, Options, ProposeError, Raft};
 use forebay_kv::Kv;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 struct Group {
     network: Arc<Network>,
@@ -84,6 +95,22 @@ impl Group {
             .expect("stays behind");
     }
 
+    /// Who leads, as the leader itself sees it.
+    async fn leader(&self) -> u64 {
+        let found = async {
+            loop {
+                let leads = |(_, node): &(&u64, &Raft<u64>)| node.status().is_leader;
+                if let Some((id, _)) = self.nodes.iter().find(leads) {
+                    return *id;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), found)
+            .await
+            .expect("nobody leads")
+    }
+
     async fn stop(self) {
         for (id, node) in self.nodes {
             self.network.detach(id);
@@ -133,10 +160,7 @@ async fn a_follower_names_the_leader_and_a_barrier_needs_the_majority() {
         matches!(refused, Err(ProposeError::NotLeader { leader: Some(l) }) if l == leader),
         "{refused:?}"
     );
-    assert!(matches!(
-        group.nodes[&follower].read_barrier().await,
-        Err(ProposeError::NotLeader { .. })
-    ));
+    group.nodes[&follower].read_barrier().await.unwrap();
     group.nodes[&leader].read_barrier().await.unwrap();
 
     group.network.isolate(leader);
@@ -168,5 +192,119 @@ async fn a_command_cut_off_from_the_majority_fails_with_unknown_outcome() {
     group.network.rejoin(leader);
     group.catches_up(leader, next).await;
     assert_eq!(numbers(&group.machines[&leader]), [b"a", b"b"]);
+    group.stop().await;
+}
+
+/// Whatever was acknowledged anywhere before a barrier began, the node of the barrier has applied
+/// after it; also while messages are lost and the leader changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_on_every_node_are_linearizable() {
+    let group = Group::start(10);
+    let acknowledged = AtomicU64::new(0);
+    let writer = async {
+        for number in 0..200u64 {
+            group.propose(&number.to_be_bytes(), None).await;
+            acknowledged.store(number + 1, Ordering::SeqCst);
+            if number % 50 == 25 {
+                // Whether it works does not matter here, only that it is tried.
+                let to = number / 50 % 3 + 1;
+                let leader = group.leader().await;
+                let _ = group.nodes[&leader].transfer(to).await;
+            }
+        }
+    };
+    let reader = async |id: u64| {
+        let mut reads = 0;
+        while acknowledged.load(Ordering::SeqCst) < 200 {
+            let before = acknowledged.load(Ordering::SeqCst);
+            if group.nodes[&id].read_barrier().await.is_ok() {
+                let there = numbers(&group.machines[&id]).len() as u64;
+                assert!(there >= before, "node {id}: {there} of {before}");
+                reads += 1;
+            }
+        }
+        reads
+    };
+    let (_, first, second, third) = tokio::join!(writer, reader(1), reader(2), reader(3));
+    assert!(first > 10 && second > 10 && third > 10);
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barrier_of_a_follower_that_is_cut_off_fails_in_bounded_time() {
+    let group = Group::start(0);
+    let leader = group.propose(b"a", None).await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    group.nodes[&follower].read_barrier().await.unwrap();
+    group.network.isolate(follower);
+    let barrier = group.nodes[&follower].read_barrier();
+    let refused = tokio::time::timeout(Duration::from_secs(30), barrier).await;
+    assert!(
+        matches!(refused, Ok(Err(ProposeError::NotLeader { .. }))),
+        "{refused:?}"
+    );
+    // It heals by itself.
+    group.network.rejoin(follower);
+    let healed = async { while group.nodes[&follower].read_barrier().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), healed)
+        .await
+        .unwrap();
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leadership_is_handed_over_without_an_election_timeout() {
+    let group = Group::start(0);
+    let leader = group.propose(b"a", None).await;
+    let term = group.nodes[&leader].status().term;
+    let to = leader % 3 + 1;
+    group.nodes[&leader].transfer(to).await.unwrap();
+    assert_eq!(group.leader().await, to);
+    assert_eq!(group.propose(b"b", None).await, to);
+    assert_eq!(group.nodes[&to].status().term, term + 1);
+    let refused = group.nodes[&to].transfer(9).await;
+    assert!(
+        matches!(refused, Err(ChangeError::Refused(_))),
+        "{refused:?}"
+    );
+    let refused = group.nodes[&leader].transfer(leader).await;
+    assert!(
+        matches!(refused, Err(ChangeError::NotLeader { leader: Some(l) }) if l == to),
+        "{refused:?}"
+    );
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_shuts_down_hands_over_first() {
+    let mut group = Group::start(0);
+    for round in 0..5u64 {
+        let leader = group.propose(&[round as u8], None).await;
+        let term = group.nodes[&leader].status().term;
+        group.nodes[&leader].shutdown().await;
+        // The next one leads already, in the very next term: nobody had to time out.
+        let next = group.leader().await;
+        assert_ne!(next, leader);
+        assert_eq!(group.nodes[&next].status().term, term + 1);
+        group.network.detach(leader);
+        group.nodes.remove(&leader);
+        group.start_node(leader);
+        group.nodes[&leader].read_barrier().await.unwrap();
+    }
+    group.stop().await;
+}
+
+/// The disk of the leader is full: another one leads, and commands go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_with_a_full_disk_hands_over_to_one_whose_disk_is_fine() {
+    let group = Group::start(0);
+    let leader = group.propose(b"a", None).await;
+    group.kvs[&leader].set_fault(Some(Fault::NoSpace));
+    // Its own write finds out.
+    let _ = group.nodes[&leader].propose(b"b".as_slice().into()).await;
+    let next = group.propose(b"c", Some(leader)).await;
+    assert_ne!(next, leader);
+    group.kvs[&leader].set_fault(None);
+    group.catches_up(leader, next).await;
     group.stop().await;
 }
