@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use forebay_service::ByteSize;
-use forebay_types::Address;
+use forebay_types::Addresses;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 /// Remote data as a local directory, at local speed.
@@ -81,7 +81,7 @@ pub(crate) struct PlaygroundArgs {
     /// Where everything lies
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// Master processes
+    /// Master processes: 1, 3 or 5
     #[arg(long, default_value_t = 1)]
     pub(crate) masters: u16,
     /// Worker processes
@@ -100,9 +100,10 @@ pub(crate) struct PlaygroundArgs {
 /// Which cluster.
 #[derive(Args, Clone)]
 pub(crate) struct ClusterArgs {
-    /// The master: host:port or unix:/path. Without it PATH is a local path inside a mount
+    /// The masters: host:port or unix:/path, several separated by commas. Without it PATH is a local path
+    /// inside a mount
     #[arg(long, global = true, value_name = "ADDRESS", env = "FOREBAY_MASTER")]
-    pub(crate) master: Option<Address>,
+    pub(crate) master: Option<Addresses>,
     /// Print JSON: one object, or one a line for lists
     #[arg(long, global = true)]
     pub(crate) json: bool,

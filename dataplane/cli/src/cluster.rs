@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use bytes::Bytes;
 use forebay_client::Master;
-use forebay_types::Address;
+use forebay_types::Addresses;
 use rustix::{fs::getxattr, io::Errno};
 use std::{
     ffi::OsStr,
@@ -14,7 +14,7 @@ use std::{
 
 /// A path of a cluster.
 pub(crate) struct Target {
-    /// The cluster's master.
+    /// The cluster's masters.
     pub(crate) master: Master,
     /// Absolute path in its tree.
     pub(crate) path: Bytes,
@@ -23,9 +23,9 @@ pub(crate) struct Target {
 impl Target {
     /// With `master`: `path` is of the cluster's tree. Without: a local path inside a mount, which tells
     /// both.
-    pub(crate) fn find(master: Option<&Address>, path: &OsStr) -> Result<Target, Failure> {
+    pub(crate) fn find(master: Option<&Addresses>, path: &OsStr) -> Result<Target, Failure> {
         match master {
-            Some(address) => {
+            Some(addresses) => {
                 let text = path.as_bytes();
                 let path = if text == b"." { b"/" } else { text };
                 if !path.starts_with(b"/") {
@@ -36,7 +36,7 @@ impl Target {
                 }
                 let path = Bytes::copy_from_slice(path);
                 Ok(Target {
-                    master: Master::new(address),
+                    master: Master::new(addresses),
                     path,
                 })
             }
@@ -45,12 +45,12 @@ impl Target {
     }
 
     fn through_mount(local: &Path) -> Result<Target, Failure> {
-        let address = xattr(local, forebay_fuse::fs::MASTER_XATTR)?;
-        let address: Address = String::from_utf8_lossy(&address)
+        let addresses = xattr(local, forebay_fuse::fs::MASTER_XATTR)?;
+        let addresses: Addresses = String::from_utf8_lossy(&addresses)
             .parse()
             .map_err(|why| Failure::run(format!("{}: {why}", local.display())))?;
         Ok(Target {
-            master: Master::new(&address),
+            master: Master::new(addresses),
             path: below_mount(local)?,
         })
     }

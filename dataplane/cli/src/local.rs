@@ -76,6 +76,8 @@ pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
     let master = MasterConfig {
         data_dir: plan.data_dir.join("master"),
         listen: Address::Unix(sockets.dir.join("master.sock")),
+        id: 1,
+        peers: Vec::new(),
         http: None,
         mounts: plan.mounts.clone(),
         memory: ByteSize(plan.memory / 4),
@@ -140,7 +142,7 @@ async fn start(
     let quarter = plan.memory / 4;
     let worker = WorkerConfig {
         data_dir: plan.data_dir.join("worker"),
-        master: master.address().clone(),
+        master: master.address().into(),
         listen: Address::Unix(sockets.dir.join("worker.sock")),
         advertise: None,
         socket: None,
@@ -154,7 +156,7 @@ async fn start(
     let worker = Worker::start(worker, registry, shutdown).await?;
     let host = FuseConfig {
         mount_point: plan.mount_point.clone(),
-        master: master.address().clone(),
+        master: master.address().into(),
         worker_socket: None,
         http: None,
         allow_other: plan.allow_other,

@@ -3,7 +3,9 @@
 use crate::{
     args::PlaygroundArgs, failure::Failure, mount_arg, process::PARENT, signal::StopSignals,
 };
-use forebay_types::{Address, MountSpec};
+use forebay_client::Master;
+use forebay_proto::v1::{QuorumRequest, TopologyRequest};
+use forebay_types::{Address, Addresses, MountSpec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use std::{
@@ -27,15 +29,25 @@ const STOP: Duration = Duration::from_secs(20);
 #[derive(Serialize)]
 struct MasterFile<'a> {
     data_dir: PathBuf,
+    id: u64,
     listen: &'a Address,
     http: SocketAddr,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    peers: &'a [Peer],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     mounts: &'a [MountSpec],
+}
+
+#[derive(Clone, Serialize)]
+struct Peer {
+    id: u64,
+    address: Address,
 }
 
 #[derive(Serialize)]
 struct WorkerFile<'a> {
     data_dir: PathBuf,
-    master: &'a Address,
+    master: &'a Addresses,
     listen: &'a Address,
     socket: &'a Path,
     http: SocketAddr,
@@ -52,7 +64,7 @@ struct TierEntry {
 #[derive(Serialize)]
 struct FuseFile<'a> {
     mount_point: &'a Path,
-    master: &'a Address,
+    master: &'a Addresses,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_socket: Option<&'a Path>,
     http: SocketAddr,
@@ -63,6 +75,11 @@ struct FuseFile<'a> {
 struct Member {
     role: &'static str,
     pid: u32,
+    /// A master's number, and whether it leads just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leads: Option<bool>,
     /// Where it serves gRPC (a FUSE host: nowhere).
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Address>,
@@ -85,14 +102,9 @@ pub(crate) async fn run(args: PlaygroundArgs) -> Result<(), Failure> {
     let mut stop = StopSignals::install()?;
     forebay_service::telemetry::init();
     let mounts = mount_arg::mounts(&args.uris)?;
-    if mounts.is_empty() {
-        return Err(Failure::usage(
-            "nothing to mount: give a URI such as s3://bucket or /directory",
-        ));
-    }
-    if args.masters != 1 {
+    if !matches!(args.masters, 1 | 3 | 5) {
         return Err(Failure::usage(format!(
-            "--masters {}: this version runs one master",
+            "--masters {}: give 1, 3 or 5, so that a majority is left when one or two are lost",
             args.masters
         )));
     }
@@ -124,25 +136,16 @@ impl Cluster {
     async fn start(&mut self, args: &PlaygroundArgs, mounts: &[MountSpec]) -> Result<(), Failure> {
         let dir = std::path::absolute(&args.dir)?;
         make_dir(&dir)?;
-        let [listen, http] = ports()?;
-        let master = Address::Tcp(listen.to_string());
-        let config = MasterFile {
-            data_dir: dir.join("master-0"),
-            listen: &master,
-            http,
-            mounts,
-        };
-        self.spawn("master", &dir, 0, &config, Some(&master), http, None)
-            .await?;
+        let masters = self.start_masters(&dir, args.masters, mounts).await?;
         let mut sockets = Vec::new();
         for n in 0..args.workers {
-            let [listen, http] = ports()?;
+            let [listen, http] = two_ports()?;
             let address = Address::Tcp(listen.to_string());
             let home = dir.join(format!("worker-{n}"));
             sockets.push(dir.join(format!("w{n}.sock")));
             let config = WorkerFile {
                 data_dir: home.join("data"),
-                master: &master,
+                master: &masters,
                 listen: &address,
                 socket: &sockets[usize::from(n)],
                 http,
@@ -157,12 +160,12 @@ impl Cluster {
                 .await?;
         }
         for n in 0..args.mounts {
-            let [_, http] = ports()?;
+            let [_, http] = two_ports()?;
             let mount_point = dir.join(format!("mount-{n}"));
             make_dir(&mount_point)?;
             let config = FuseFile {
                 mount_point: &mount_point,
-                master: &master,
+                master: &masters,
                 worker_socket: sockets.get(usize::from(n)).map(PathBuf::as_path),
                 http,
             };
@@ -170,6 +173,42 @@ impl Cluster {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Starts the masters and waits until one leads.
+    async fn start_masters(
+        &mut self,
+        dir: &Path,
+        count: u16,
+        mounts: &[MountSpec],
+    ) -> Result<Addresses, Failure> {
+        let ports = ports(2 * usize::from(count))?;
+        let peer = |(id, listen): (u64, &SocketAddr)| Peer {
+            id,
+            address: Address::Tcp(listen.to_string()),
+        };
+        let peers: Vec<Peer> = (1..).zip(&ports).take(count.into()).map(peer).collect();
+        for (n, peer) in (0..).zip(&peers) {
+            let http = ports[usize::from(count + n)];
+            let config = MasterFile {
+                data_dir: dir.join(format!("master-{n}")),
+                id: peer.id,
+                listen: &peer.address,
+                http,
+                peers: if count == 1 { &[] } else { &peers },
+                mounts,
+            };
+            self.spawn("master", dir, n, &config, Some(&peer.address), http, None)
+                .await?;
+        }
+        let addresses = peers.iter().map(|peer| peer.address.clone()).collect();
+        let addresses = Addresses::new(addresses).map_err(Failure::run)?;
+        let leader = leader(&addresses).await?;
+        for (member, peer) in self.members.iter_mut().zip(&peers) {
+            member.id = Some(peer.id);
+            member.leads = Some(peer.id == leader);
+        }
+        Ok(addresses)
     }
 
     #[expect(
@@ -224,6 +263,8 @@ impl Cluster {
         self.members.push(Member {
             role,
             pid,
+            id: None,
+            leads: None,
             address: address.cloned(),
             http,
             mount_point: mount_point.map(Path::to_owned),
@@ -251,17 +292,34 @@ impl Cluster {
     }
 }
 
+/// The number of the master that leads, as soon as one does.
+async fn leader(masters: &Addresses) -> Result<u64, Failure> {
+    let master = Master::new(masters);
+    let ask = || {
+        let (mut registry, mut admin) = (master.registry(), master.admin());
+        async move {
+            // Only the leader answers this, once it serves.
+            registry.topology(TopologyRequest {}).await?;
+            admin.quorum(QuorumRequest {}).await
+        }
+    };
+    Ok(master.retrying("start", ask).await?.into_inner().leader)
+}
+
 /// Free ports of the loopback interface, chosen together so that they differ. Somebody else may
 /// take one before the process binds it; the process then says so.
-fn ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
-    let listeners: Vec<TcpListener> = (0..N)
+fn ports(count: usize) -> Result<Vec<SocketAddr>, Failure> {
+    let listeners: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .collect::<Result<_, _>>()?;
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (address, listener) in addresses.iter_mut().zip(&listeners) {
-        *address = listener.local_addr()?;
-    }
-    Ok(addresses)
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    Ok(addresses.collect::<Result<_, _>>()?)
+}
+
+/// Where a process serves gRPC and HTTP.
+fn two_ports() -> Result<[SocketAddr; 2], Failure> {
+    let two = ports(2)?;
+    Ok([two[0], two[1]])
 }
 
 fn make_dir(dir: &Path) -> Result<(), Failure> {

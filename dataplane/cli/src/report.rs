@@ -6,11 +6,10 @@ use forebay_proto::v1::{ReportRequest, ReportResponse, WorkerCounters};
 /// Capacity and use of each tier, hit ratio, where bytes came from.
 pub(crate) async fn run(args: ReportArgs) -> Result<(), Failure> {
     let target = Target::find(args.cluster.master.as_ref(), &args.path)?;
-    let admin = target.master.admin();
     let report = target
         .master
         .retrying("report", || {
-            let mut admin = admin.clone();
+            let mut admin = target.master.admin();
             async move { admin.report(ReportRequest {}).await }
         })
         .await?

@@ -1,8 +1,8 @@
 //! The client of masters and workers: connections, placement, the metadata cache, and readers.
 //! Used by the FUSE host, the workers (to reach each other), and the command line.
 //!
-//! Layers, lowest first: [`channel`] (connections), [`call`] (retry and error mapping), [`master`] and
-//! [`worker`] (typed stubs), [`topology`] (who is there), then [`namespace`] (metadata with leases),
+//! Layers, lowest first: [`channel`] (connections), [`call`] (error mapping), [`master`] (the way to the leader,
+//! retry) and [`worker`] (typed stubs), [`topology`] (who is there), then [`namespace`] (metadata with leases),
 //! [`reader`] (bytes from other nodes) and [`socket`] (the worker of this node).
 //!
 //! It holds no policy of the cache and never writes.

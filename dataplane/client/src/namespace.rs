@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use forebay_proto::v1;
-use forebay_types::{Address, Attr, Code, FileRef, Ino, Name};
+use forebay_types::{Addresses, Attr, Code, FileRef, Ino, Name};
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -104,11 +104,11 @@ pub(crate) struct Inner {
 impl Namespace {
     /// Connects, opens a session, and starts to watch. `cache_bytes` bounds the metadata cache.
     pub async fn connect(
-        master: &Address,
+        masters: impl Into<Addresses>,
         cache_bytes: u64,
         shutdown: CancellationToken,
     ) -> Result<Namespace> {
-        let master = Master::new(master);
+        let master = Master::new(masters);
         let session = watch::open_session(&master).await?;
         let stream = watch::open(&master, session.session).await?;
         let inner = Arc::new(Inner {
@@ -138,9 +138,9 @@ impl Namespace {
         &self.inner.cluster
     }
 
-    /// The master's address.
-    pub fn master(&self) -> &Address {
-        self.inner.master.address()
+    /// The masters' addresses.
+    pub fn masters(&self) -> &Addresses {
+        self.inner.master.addresses()
     }
 
     /// A name in a directory; `None` (also leased) if there is no such name. Ready at the first poll

@@ -7,7 +7,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use forebay_proto::v1;
 use forebay_types::{
-    Address, Code, FileId, FileRef,
+    Addresses, Code, FileId, FileRef,
     page::{PAGE_SIZE, PageIndex, bytes_of, page_len, pages_of},
 };
 use parking_lot::Mutex;
@@ -71,12 +71,12 @@ struct Run {
 impl RemoteReader {
     /// A reader whose read-ahead holds at most `budget` bytes in all. Must be called within a tokio
     /// runtime.
-    pub fn new(master: &Address, budget: u64) -> RemoteReader {
+    pub fn new(masters: impl Into<Addresses>, budget: u64) -> RemoteReader {
         let ended = CancellationToken::new();
         let grains = usize::try_from(budget / GRAIN).unwrap_or(usize::MAX);
         RemoteReader {
             inner: Arc::new(Inner {
-                topology: TopologyCache::new(Master::new(master)),
+                topology: TopologyCache::new(Master::new(masters)),
                 workers: WorkerPool::new(),
                 budget: Arc::new(Semaphore::new(grains.min(Semaphore::MAX_PERMITS))),
                 files: Mutex::default(),

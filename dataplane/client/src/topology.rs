@@ -71,6 +71,18 @@ impl Topology {
             .collect()
     }
 
+    /// This topology with the workers of an earlier one that it lacks.
+    fn with_workers_of(self, old: &Topology) -> Topology {
+        let mut workers = self.workers;
+        for worker in &old.workers {
+            if !workers.iter().any(|w| w.id == worker.id) {
+                workers.push(worker.clone());
+            }
+        }
+        workers.sort_by_key(|w| w.id);
+        Topology::new(self.cluster, self.mounts, workers)
+    }
+
     fn from_wire(answer: v1::TopologyResponse) -> Result<Topology> {
         let bad = |what: String| Error::new(Code::Internal, format!("topology: {what}"));
         let mounts = answer
@@ -92,7 +104,8 @@ impl Topology {
     }
 }
 
-/// The topology, asked for again when it has grown old. While the master is away, the last one serves.
+/// The topology, asked for again when it has grown old. While no master leads, the last one serves; while
+/// a new leader has not heard of every worker, the workers of the last one stay.
 #[derive(Debug)]
 pub struct TopologyCache {
     master: Master,
@@ -158,6 +171,39 @@ impl TopologyCache {
             let mut registry = self.master.registry();
             async move { registry.topology(v1::TopologyRequest {}).await }
         };
-        Topology::from_wire(self.master.retrying("topology", ask).await?.into_inner())
+        let answer = self.master.retrying("topology", ask).await?.into_inner();
+        let settling = answer.settling;
+        let topology = Topology::from_wire(answer)?;
+        Ok(match self.known(Duration::MAX) {
+            Some(old) if settling && old.cluster == topology.cluster => {
+                topology.with_workers_of(&old)
+            }
+            _ => topology,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(workers: &[(u64, u16)]) -> Topology {
+        let worker = |(id, port): &(u64, u16)| WorkerInfo {
+            id: WorkerId(*id),
+            address: format!("127.0.0.1:{port}").parse().unwrap(),
+            capacity: 1,
+        };
+        Topology::new(String::new(), vec![], workers.iter().map(worker).collect())
+    }
+
+    #[test]
+    fn workers_that_a_new_leader_does_not_know_yet_stay() {
+        let old = topology(&[(1, 11), (2, 12), (3, 13)]);
+        let merged = topology(&[(2, 22)]).with_workers_of(&old);
+        assert_eq!(
+            merged.workers,
+            topology(&[(1, 11), (2, 22), (3, 13)]).workers
+        );
+        assert_eq!(merged.candidates.len(), 3);
     }
 }

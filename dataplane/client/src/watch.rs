@@ -62,7 +62,7 @@ async fn follow(inner: &Inner, stream: &mut Streaming<v1::Invalidation>) -> Stri
             Ok(Ok(Some(message))) => inner.apply(message),
             Ok(Ok(None)) => return "the stream ended".to_owned(),
             Ok(Err(status)) => {
-                return error_of(inner.master.address(), "watch", &status).message;
+                return error_of(&inner.master.address(), "watch", &status).message;
             }
             Err(_) => return "the stream fell silent".to_owned(),
         }

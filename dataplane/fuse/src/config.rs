@@ -1,7 +1,7 @@
 //! Settings of a FUSE host.
 
 use forebay_service::ByteSize;
-use forebay_types::Address;
+use forebay_types::Addresses;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,8 +11,8 @@ use std::{net::SocketAddr, path::PathBuf};
 pub struct FuseConfig {
     /// An empty directory.
     pub mount_point: PathBuf,
-    /// The master.
-    pub master: Address,
+    /// The masters: one address, or several in a list.
+    pub master: Addresses,
     /// Unix socket of the node's worker; absent: pages are streamed from other nodes.
     #[serde(default)]
     pub worker_socket: Option<PathBuf>,

@@ -298,7 +298,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
     /// An extended attribute.
     pub fn getxattr(&self, name: &[u8]) -> Result<String> {
         if name == MASTER_XATTR.as_bytes() {
-            return Ok(self.sources.namespace.master().to_string());
+            return Ok(self.sources.namespace.masters().to_string());
         }
         Err(Failure::new(Failure::NO_DATA, "no such attribute"))
     }

@@ -16,15 +16,37 @@ pub struct MasterConfig {
     pub data_dir: PathBuf,
     /// Where gRPC is served.
     pub listen: Address,
+    /// This master's number among `peers`; stays with `data_dir` for ever.
+    #[serde(default = "first")]
+    pub id: u64,
+    /// All masters of the cluster, this one included: 1, 3 or 5, the same on each. Absent: this is
+    /// the only one.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
     /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere (the process has others).
     #[serde(default)]
     pub http: Option<SocketAddr>,
-    /// The mount table: mounts not listed here are unmounted at start.
+    /// The mount table, the same on all masters: whoever becomes the leader unmounts what is not
+    /// listed here.
     #[serde(default)]
     pub mounts: Vec<MountSpec>,
     /// Memory for inode cache, block cache and write buffers.
     #[serde(default = "default_memory")]
     pub memory: ByteSize,
+}
+
+/// A master as the others and the clients reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number; not 0.
+    pub id: u64,
+    /// Where it serves gRPC.
+    pub address: Address,
+}
+
+fn first() -> u64 {
+    1
 }
 
 fn default_memory() -> ByteSize {
@@ -41,6 +63,7 @@ impl MasterConfig {
                 self.memory
             )));
         }
+        self.validate_peers()?;
         let mut paths = BTreeSet::new();
         for mount in &self.mounts {
             if let Err(why) = check_path(&mount.path) {
@@ -55,6 +78,41 @@ impl MasterConfig {
                     mount.path
                 )));
             }
+        }
+        Ok(())
+    }
+
+    fn validate_peers(&self) -> Result<(), ConfigError> {
+        let refuse = |text: String| Err(ConfigError(text));
+        if self.id == 0 {
+            return refuse("id = 0: number the masters from 1".to_owned());
+        }
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        if !matches!(self.peers.len(), 1 | 3 | 5) {
+            return refuse(format!(
+                "peers names {} masters: give 1, 3 or 5, this one included",
+                self.peers.len()
+            ));
+        }
+        for (n, peer) in self.peers.iter().enumerate() {
+            let before = &self.peers[..n];
+            if peer.id == 0 {
+                return refuse("peers has a master with id 0: number them from 1".to_owned());
+            }
+            if before.iter().any(|b| b.id == peer.id) {
+                return refuse(format!("peers has two masters with id {}", peer.id));
+            }
+            if before.iter().any(|b| b.address == peer.address) {
+                return refuse(format!("peers has two masters at {}", peer.address));
+            }
+        }
+        if !self.peers.iter().any(|peer| peer.id == self.id) {
+            return refuse(format!(
+                "id = {}: no master in peers has it: add this one, too",
+                self.id
+            ));
         }
         Ok(())
     }
@@ -90,6 +148,8 @@ mod tests {
         MasterConfig {
             data_dir: "/x".into(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            id: 1,
+            peers: Vec::new(),
             http: None,
             mounts: paths.iter().map(mount).collect(),
             memory: default_memory(),
@@ -112,6 +172,43 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("two mounts at /a"), "{error}");
+    }
+
+    #[test]
+    fn peers_are_an_odd_few_and_hold_this_one() {
+        let peer = |id: u64, port: u64| Peer {
+            id,
+            address: format!("127.0.0.1:{port}").parse().unwrap(),
+        };
+        let with = |id, peers| {
+            let quorum = MasterConfig {
+                id,
+                peers,
+                ..config(&[])
+            };
+            quorum.validate().map_err(|e| e.to_string())
+        };
+        let three = || vec![peer(1, 1), peer(2, 2), peer(3, 3)];
+        assert_eq!(with(3, three()), Ok(()));
+        assert_eq!(with(7, vec![peer(7, 1)]), Ok(()));
+        let refused = [
+            (with(0, vec![]), "number the masters"),
+            (with(1, vec![peer(1, 1), peer(2, 2)]), "2 masters"),
+            (with(4, three()), "id = 4"),
+            (with(1, vec![peer(1, 1), peer(1, 2), peer(3, 3)]), "id 1"),
+            (
+                with(1, vec![peer(1, 1), peer(2, 1), peer(3, 3)]),
+                "at 127.0.0.1:1",
+            ),
+            (with(1, vec![peer(1, 1), peer(0, 2), peer(3, 3)]), "id 0"),
+        ];
+        for (result, why) in refused {
+            let error = result.unwrap_err();
+            assert!(
+                error.contains(why) && !error.contains('\n'),
+                "{why}: {error}"
+            );
+        }
     }
 
     #[test]

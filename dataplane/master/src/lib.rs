@@ -12,36 +12,36 @@
 //! before it was asked for.
 
 use crate::{
-    error::Error,
+    leadership::Leadership,
     listen::bind,
     machine::Machine,
     metrics::Metrics,
-    mounts::Mounts,
-    namespace::Namespace,
     proposer::Proposer,
-    service::{admin::AdminService, metadata::MetadataService, registry::RegistryService},
+    reign::Office,
+    service::{
+        admin::AdminService, metadata::MetadataService, raft::RaftService,
+        registry::RegistryService,
+    },
+    transport::Peers,
     watch::Hub,
-    workers::Workers,
 };
 use anyhow::Context;
 use forebay_consensus::{Options, Raft, Transport};
 use forebay_kv_rocksdb::RocksKv;
-use forebay_meta::{Change, Meta};
+use forebay_meta::Meta;
 use forebay_service::{Shutdown, data_dir::DataDir};
-use forebay_types::{Address, Code};
+use forebay_types::Address;
 use prometheus_client::registry::Registry;
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 pub mod config;
 mod diff;
 mod error;
 mod flight;
 mod freshness;
+mod hint;
 mod job;
+mod leadership;
 mod listen;
 mod lock;
 mod machine;
@@ -50,9 +50,11 @@ mod mounts;
 mod namespace;
 mod naming;
 mod proposer;
+mod reign;
 mod server;
 mod service;
 mod sync;
+mod transport;
 mod watch;
 mod workers;
 
@@ -60,26 +62,23 @@ pub use mounts::OpenUnderStore;
 pub use watch::HEARTBEAT as WATCH_HEARTBEAT;
 pub use workers::{DEAD_AFTER as WORKER_DEAD_AFTER, HEARTBEAT as WORKER_HEARTBEAT};
 
-/// This node of the raft group.
-const NODE: u64 = 1;
-
 /// The journal is cut when it has grown by this many bytes.
 const FLUSH_BYTES: u64 = 64 << 20;
 
-/// How long a master that has opened its journal may take to lead.
-const LEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Raft's clock. An election begins after 10 to 20 ticks without a leader: soon enough that a
+/// killed leader is replaced within a second, late enough that a busy machine keeps the one it has.
+const TICK: Duration = Duration::from_millis(40);
 
 /// A running master.
 pub struct Master {
     address: Address,
     proposer: Arc<Proposer>,
-    /// Keeps the directory locked.
-    _data_dir: DataDir,
 }
 
 impl Master {
-    /// Opens the data directory, starts the journal, mounts what the configuration says (each under
-    /// store is probed first), and serves. Returns when it is ready.
+    /// Opens the data directory, starts the journal, probes the under stores of the configuration,
+    /// and serves. An only master returns when it leads, with everything mounted; one of several
+    /// returns at once, and serves as the others elect.
     pub async fn start(
         config: config::MasterConfig,
         registry: &mut Registry,
@@ -99,68 +98,69 @@ impl Master {
     ) -> anyhow::Result<Master> {
         config.validate()?;
         let opened = mounts::open(&config.mounts, &under_stores).await?;
-        let data_dir = DataDir::open(&config.data_dir, "master")?;
+        let data_dir = Arc::new(DataDir::open(&config.data_dir, "master")?);
+        data_dir.bind_id(config.id)?;
         // Bound early: a port in use is told before the journal is opened.
         let (listener, address) = bind(&config.listen).await?;
+        let masters = masters(&config, &address);
 
         let metrics = Metrics::new();
         metrics.register(registry);
-        let hub = Arc::new(Hub::new());
-        let (meta, raft) = open_state(data_dir.path(), config.memory.0, hub.clone()).await?;
-        let proposer = Arc::new(Proposer::new(raft));
-        let cluster = lead(&meta, &proposer).await?;
-        data_dir.bind(&cluster)?;
-        let mounts = Arc::new(Mounts::reconcile(&meta, &proposer, opened).await?);
-
         let metrics = Arc::new(metrics);
-        let workers = Arc::new(Workers::new());
-        let sync = sync::Sync::new(
-            meta.clone(),
-            proposer.clone(),
-            mounts.clone(),
+        let hub = Arc::new(Hub::new());
+        let transport = Arc::new(Peers::new(config.id, &masters, &data_dir));
+        let (meta, raft) = open_state(&config, &masters, hub.clone(), transport).await?;
+        let leadership = Arc::new(Leadership::new(config.id, masters, raft.clone()));
+        let proposer = Arc::new(Proposer::new(raft));
+        let office = Office {
+            meta,
+            proposer: proposer.clone(),
+            opened,
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        };
+        shutdown.spawn(leadership.clone().run(
+            office,
+            data_dir.clone(),
             metrics.clone(),
-            shutdown,
-        );
-        let namespace = Namespace::new(meta, sync, proposer.clone());
+            shutdown.clone(),
+        ));
+        shutdown.spawn(watch_journal(proposer.clone(), shutdown.clone()));
+        if leadership.masters().len() == 1 {
+            leadership.begun().await?;
+        }
         server::serve(
             listener,
             MetadataService {
-                cluster: cluster.clone(),
-                namespace: namespace.clone(),
+                leadership: leadership.clone(),
                 proposer: proposer.clone(),
                 hub,
                 metrics: metrics.clone(),
                 shutdown: shutdown.clone(),
             },
             RegistryService {
-                cluster: cluster.clone(),
-                mounts: mounts.clone(),
-                workers: workers.clone(),
+                leadership: leadership.clone(),
                 metrics: metrics.clone(),
             },
             AdminService {
-                cluster: cluster.clone(),
-                namespace,
+                leadership: leadership.clone(),
                 proposer: proposer.clone(),
-                mounts,
-                fleet: job::fleet::Fleet::new(workers.clone()),
                 metrics: metrics.clone(),
+            },
+            RaftService {
+                leadership: leadership.clone(),
+                proposer: proposer.clone(),
+                data_dir,
                 shutdown: shutdown.clone(),
             },
+            leadership.clone(),
             shutdown,
         );
         if let Some(listen) = config.http {
-            serve_http(listen, &metrics, proposer.clone(), shutdown).await?;
+            serve_http(listen, &metrics, leadership, shutdown).await?;
         }
-        shutdown.spawn(job::reap::run(proposer.clone()));
-        shutdown.spawn(watch_workers(workers, metrics));
-        shutdown.spawn(watch_journal(proposer.clone(), shutdown.clone()));
-        tracing::info!(%address, cluster, "master serves");
-        Ok(Master {
-            address,
-            proposer,
-            _data_dir: data_dir,
-        })
+        tracing::info!(%address, id = config.id, "master serves");
+        Ok(Master { address, proposer })
     }
 
     /// Where it serves (the port is the real one).
@@ -174,13 +174,31 @@ impl Master {
     }
 }
 
+/// All masters by number; without peers this one alone, where it was bound.
+fn masters(config: &config::MasterConfig, bound: &Address) -> BTreeMap<u64, Address> {
+    if config.peers.is_empty() {
+        return BTreeMap::from([(config.id, bound.clone())]);
+    }
+    let peers = config.peers.iter();
+    peers.map(|peer| (peer.id, peer.address.clone())).collect()
+}
+
 /// Opens the databases and starts the journal, which may have much to apply again.
 async fn open_state(
-    dir: &Path,
-    memory: u64,
+    config: &config::MasterConfig,
+    masters: &BTreeMap<u64, Address>,
     hub: Arc<Hub>,
+    transport: Arc<dyn Transport>,
 ) -> anyhow::Result<(Arc<Meta>, Raft<forebay_meta::Outcome>)> {
+    let dir: &Path = &config.data_dir;
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
+    let memory = config.memory.0;
+    let raft = Options {
+        id: config.id,
+        voters: masters.keys().copied().collect(),
+        tick: TICK,
+        flush_bytes: FLUSH_BYTES,
+    };
     let open = move || {
         // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.
         let options = |memory_bytes| forebay_kv_rocksdb::Options { memory_bytes };
@@ -190,51 +208,16 @@ async fn open_state(
             .with_context(|| format!("cannot open the metadata in {}", meta_dir.display()))?;
         let meta = Arc::new(Meta::open(tables, memory / 2)?);
         let machine = Arc::new(Machine::new(meta.clone(), hub));
-        let options = Options {
-            id: NODE,
-            voters: vec![NODE],
-            tick: Duration::from_millis(100),
-            flush_bytes: FLUSH_BYTES,
-        };
-        let raft = Raft::start(options, journal, machine, Arc::new(Alone))?;
+        let raft = Raft::start(raft, journal, machine, transport)?;
         Ok((meta, raft))
     };
     tokio::task::spawn_blocking(open).await?
 }
 
-/// The only voter has nobody to send to.
-struct Alone;
-
-impl Transport for Alone {
-    fn send(&self, _to: u64, _message: bytes::Bytes) {}
-}
-
-/// Waits until this node leads; the cluster's identity, made at the first start.
-async fn lead(meta: &Meta, proposer: &Proposer) -> anyhow::Result<String> {
-    let begun = Instant::now();
-    let candidate = uuid::Uuid::new_v4().to_string();
-    loop {
-        // Proposed even if it is known: with the answer, everything in the journal is applied.
-        let cluster = meta.cluster()?.unwrap_or_else(|| candidate.clone());
-        match proposer.propose(Change::InitCluster { cluster }).await {
-            Ok(_) => break,
-            Err(Error {
-                code: Code::NotLeader,
-                ..
-            }) if begun.elapsed() < LEAD_LIMIT => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Err(error) => return Err(error).context("the journal takes no commands"),
-        }
-    }
-    meta.cluster()?
-        .context("the journal has lost the cluster's identity")
-}
-
 async fn serve_http(
     listen: std::net::SocketAddr,
     metrics: &Metrics,
-    proposer: Arc<Proposer>,
+    leadership: Arc<Leadership>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let mut registry = Registry::default();
@@ -244,20 +227,10 @@ async fn serve_http(
         if stopping.has_begun() {
             return Some("stopping".to_owned());
         }
-        (!proposer.raft().status().is_leader).then(|| "no leader".to_owned())
+        leadership.unready()
     });
     forebay_service::http::serve(listen, Arc::new(registry), readiness, shutdown).await?;
     Ok(())
-}
-
-/// Keeps the count of live workers up to date.
-async fn watch_workers(workers: Arc<Workers>, metrics: Arc<Metrics>) {
-    loop {
-        metrics
-            .workers_live
-            .set(workers.live(Instant::now()).len() as i64);
-        tokio::time::sleep(WORKER_HEARTBEAT).await;
-    }
 }
 
 /// A journal that has stopped by itself takes the process down: it must not serve what it cannot

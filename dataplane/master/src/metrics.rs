@@ -30,6 +30,16 @@ pub(crate) struct Metrics {
     pub(crate) problem_keys: Counter,
     /// Workers that serve.
     pub(crate) workers_live: Gauge,
+    /// Raft term.
+    pub(crate) raft_term: Gauge,
+    /// Number of the leader; 0: none known.
+    pub(crate) raft_leader: Gauge,
+    /// 1 on the leader.
+    pub(crate) raft_is_leader: Gauge,
+    /// Last index on the disks of a majority.
+    pub(crate) raft_committed: Gauge,
+    /// Last index applied here.
+    pub(crate) raft_applied: Gauge,
     /// Files that load jobs finished with.
     pub(crate) load_files: Counter,
     /// Bytes of those files.
@@ -50,6 +60,11 @@ impl Metrics {
             entries_removed: Counter::default(),
             problem_keys: Counter::default(),
             workers_live: Gauge::default(),
+            raft_term: Gauge::default(),
+            raft_leader: Gauge::default(),
+            raft_is_leader: Gauge::default(),
+            raft_committed: Gauge::default(),
+            raft_applied: Gauge::default(),
             load_files: Counter::default(),
             load_bytes: Counter::default(),
             load_failures: Counter::default(),
@@ -88,6 +103,15 @@ impl Metrics {
             "Workers that serve",
             self.workers_live.clone(),
         );
+        r.register("raft_term", "Raft term", self.raft_term.clone());
+        let help = "Number of the leading master; 0: none known";
+        r.register("raft_leader", help, self.raft_leader.clone());
+        let help = "1 on the master that leads, 0 on the others";
+        r.register("raft_is_leader", help, self.raft_is_leader.clone());
+        let help = "Last index of the journal on the disks of a majority";
+        r.register("raft_committed", help, self.raft_committed.clone());
+        let help = "Last index of the journal applied on this master";
+        r.register("raft_applied", help, self.raft_applied.clone());
         let help = "Files that load jobs have done, cached before or not";
         r.register("load_files", help, self.load_files.clone());
         r.register(
@@ -97,6 +121,15 @@ impl Metrics {
         );
         let help = "Files that load jobs could not load";
         r.register("load_failures", help, self.load_failures.clone());
+    }
+
+    /// Takes over where raft stands.
+    pub(crate) fn stands(&self, status: &forebay_consensus::Status) {
+        self.raft_term.set(status.term as i64);
+        self.raft_leader.set(status.leader as i64);
+        self.raft_is_leader.set(i64::from(status.is_leader));
+        self.raft_committed.set(status.committed as i64);
+        self.raft_applied.set(status.applied as i64);
     }
 
     /// Counts a call.

@@ -18,6 +18,7 @@ pub type OpenUnderStore =
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A mounted under store.
+#[derive(Clone)]
 pub(crate) struct Mount {
     /// Path, URI, options and policy.
     pub(crate) spec: MountSpec,

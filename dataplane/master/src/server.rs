@@ -1,16 +1,30 @@
-//! Serves the three services until shutdown.
+//! Serves the four services until shutdown.
 
 use crate::{
+    hint,
+    leadership::Leadership,
     listen::Listener,
-    service::{admin::AdminService, metadata::MetadataService, registry::RegistryService},
+    service::{
+        admin::AdminService, metadata::MetadataService, raft::RaftService,
+        registry::RegistryService,
+    },
 };
+use forebay_client::channel::{CONNECTION_WINDOW, STREAM_WINDOW};
 use forebay_proto::v1::{
-    admin_server::AdminServer, metadata_server::MetadataServer, registry_server::RegistryServer,
+    admin_server::AdminServer, metadata_server::MetadataServer, raft_server::RaftServer,
+    registry_server::RegistryServer,
 };
 use forebay_service::Shutdown;
-use std::time::Duration;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Server, server::TcpIncoming};
+use tower::util::AndThenLayer;
+
+/// Largest message between masters, in bytes: a batch of raft's, and more.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;
+
+/// Largest HTTP/2 frame: a batch of raft's messages goes in few of them.
+const MAX_FRAME: u32 = 1 << 20;
 
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -24,11 +38,22 @@ pub(crate) fn serve(
     metadata: MetadataService,
     registry: RegistryService,
     admin: AdminService,
+    raft: RaftService,
+    leadership: Arc<Leadership>,
     shutdown: &Shutdown,
 ) {
+    let hint = AndThenLayer::new(move |response| {
+        let leadership = leadership.clone();
+        async move { Ok::<_, Infallible>(hint::add(response, &leadership).await) }
+    });
     let router = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .layer(hint)
+        .add_service(RaftServer::new(raft).max_decoding_message_size(MAX_MESSAGE))
         .add_service(MetadataServer::new(metadata))
         .add_service(RegistryServer::new(registry))
         .add_service(AdminServer::new(admin));

@@ -21,7 +21,6 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
 /// The workers by id.
-#[derive(Default)]
 pub(crate) struct Workers {
     known: Mutex<BTreeMap<WorkerId, Known>>,
     registrations: AtomicU64,
@@ -41,8 +40,12 @@ impl Known {
 }
 
 impl Workers {
-    pub(crate) fn new() -> Workers {
-        Workers::default()
+    /// None yet, in this term of the leader: two leaders never count to the same number.
+    pub(crate) fn new(term: u64) -> Workers {
+        Workers {
+            known: Mutex::default(),
+            registrations: AtomicU64::new(term << 32),
+        }
     }
 
     /// A worker begins to serve. Its counters start from zero.
@@ -72,7 +75,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Registrations so far: another number than last time means another topology.
+    /// Counts registrations: another number than last time means another topology.
     pub(crate) fn registrations(&self) -> u64 {
         self.registrations.load(Ordering::Relaxed)
     }
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn silent_workers_are_dead_until_they_register_again() {
-        let workers = Workers::new();
+        let workers = Workers::new(1);
         let start = Instant::now();
         workers.register(&worker(9), start).unwrap();
         workers.register(&worker(3), start).unwrap();
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_worker_without_an_address_is_refused() {
-        let workers = Workers::new();
+        let workers = Workers::new(1);
         let nameless = v1::Worker {
             address: "nowhere".into(),
             ..worker(1)

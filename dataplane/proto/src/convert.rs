@@ -2,11 +2,14 @@
 
 use crate::v1;
 use forebay_types as types;
-use forebay_types::{Code, ContentVersion, FileId, FileKind, Ino, MountId};
+use forebay_types::{Address, Code, ContentVersion, FileId, FileKind, Ino, MountId};
 use tonic::{Status, metadata::MetadataValue};
 
 /// Name of the metadata entry that carries the number of a [`Code`].
-const CODE_KEY: &str = "forebay-code";
+pub const CODE_KEY: &str = "forebay-code";
+
+/// Name of the metadata entry that carries the leader's address beside [`Code::NotLeader`].
+pub const LEADER_KEY: &str = "forebay-leader";
 
 /// A gRPC status that carries `code`, so that the other side gets exactly it back.
 pub fn status(code: Code, message: impl Into<String>) -> Status {
@@ -52,6 +55,17 @@ pub fn code_of(status: &Status) -> Code {
         tonic::Code::ResourceExhausted => Code::NoSpace,
         _ => Code::Internal,
     }
+}
+
+/// Where the leader is, if the master that refused the call knew.
+pub fn leader_of(status: &Status) -> Option<Address> {
+    status
+        .metadata()
+        .get(LEADER_KEY)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 fn invalid(what: &str) -> Status {
@@ -182,5 +196,14 @@ mod tests {
             assert_eq!(code_of(&status(*code, "x")), *code);
         }
         assert_eq!(code_of(&Status::unavailable("x")), Code::Unavailable);
+    }
+
+    #[test]
+    fn the_leader_is_told_beside_the_code() {
+        let mut refused = status(Code::NotLeader, "x");
+        assert_eq!(leader_of(&refused), None);
+        let address = MetadataValue::from_static("10.0.0.2:9000");
+        refused.metadata_mut().insert(LEADER_KEY, address);
+        assert_eq!(leader_of(&refused), "10.0.0.2:9000".parse().ok());
     }
 }

@@ -26,6 +26,9 @@ struct Identity {
     format: u32,
     role: String,
     cluster: Option<String>,
+    /// Of a master: its number among the voters.
+    #[serde(default)]
+    id: Option<u64>,
 }
 
 /// Read before the rest, whose shape depends on it.
@@ -87,6 +90,7 @@ impl DataDir {
                 format: FORMAT,
                 role: role.to_owned(),
                 cluster: None,
+                id: None,
             };
             write(path, &identity)?;
             identity
@@ -121,15 +125,39 @@ impl DataDir {
                 ),
             ),
             None => {
-                let bound = Identity {
-                    cluster: Some(cluster.to_owned()),
-                    ..identity.clone()
-                };
-                write(&self.path, &bound)?;
-                *identity = bound;
-                Ok(())
+                let cluster = Some(cluster.to_owned());
+                self.replace(&mut identity, |bound| bound.cluster = cluster)
             }
         }
+    }
+
+    /// Records the master's number; refuses if the directory is that of another number, whose
+    /// promises to the other masters lie in it.
+    pub fn bind_id(&self, id: u64) -> Result<(), ConfigError> {
+        let mut identity = self.identity.lock();
+        match identity.id {
+            Some(bound) if bound == id => Ok(()),
+            Some(bound) => refuse(
+                &self.path,
+                &format!(
+                    "belongs to master {bound} and not to master {id}: give each master its own \
+                     directory"
+                ),
+            ),
+            None => self.replace(&mut identity, |bound| bound.id = Some(id)),
+        }
+    }
+
+    fn replace(
+        &self,
+        identity: &mut Identity,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<(), ConfigError> {
+        let mut changed = identity.clone();
+        change(&mut changed);
+        write(&self.path, &changed)?;
+        *identity = changed;
+        Ok(())
     }
 }
 

@@ -56,6 +56,15 @@ impl Shutdown {
         self.token.cancel();
     }
 
+    /// A part of the process that may end before the rest, and ends with it at the latest. Whoever
+    /// waits for the whole waits for the part's tasks, too.
+    pub fn part(&self) -> Shutdown {
+        Shutdown {
+            token: self.token.child_token(),
+            tasks: self.tasks.clone(),
+        }
+    }
+
     /// Begins shutdown and waits for every task.
     pub async fn finish(&self) {
         self.token.cancel();

@@ -15,7 +15,7 @@ pub mod name;
 pub mod page;
 pub mod tier;
 
-pub use address::Address;
+pub use address::{Address, Addresses};
 pub use attr::{Attr, FileKind};
 pub use bitmap::PageBitmap;
 pub use error::Code;

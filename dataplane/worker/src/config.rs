@@ -1,7 +1,7 @@
 //! Settings of a worker.
 
 use forebay_service::{ByteSize, config::ConfigError};
-use forebay_types::{Address, Medium, PAGE_SIZE};
+use forebay_types::{Address, Addresses, Medium, PAGE_SIZE};
 use rustix::fs::{statfs, statvfs};
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
@@ -17,8 +17,8 @@ const LEAST_MEMORY: ByteSize = ByteSize(32 << 20);
 pub struct WorkerConfig {
     /// Identity and page index; a local disk.
     pub data_dir: PathBuf,
-    /// The master.
-    pub master: Address,
+    /// The masters: one address, or several in a list.
+    pub master: Addresses,
     /// Where gRPC is served to other nodes.
     pub listen: Address,
     /// Under which address other nodes reach it, where that is not `listen`: needed if that stands for

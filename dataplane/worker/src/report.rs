@@ -5,7 +5,7 @@ use crate::{
     source::{Mounted, View},
 };
 use anyhow::bail;
-use forebay_client::{Error, Master, Topology, TopologyCache, call};
+use forebay_client::{Error, Master, Topology, TopologyCache};
 use forebay_proto::v1::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, Tier, Worker};
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::{Address, FileRef, MountId, MountSpec, WorkerId};
@@ -141,10 +141,15 @@ impl Report {
             worker: Some(worker),
             cluster,
         };
-        let answer = self.master.registry().register(request).await;
-        let answer =
-            answer.map_err(|status| call::error_of(self.master.address(), "register", &status))?;
-        let answer = answer.into_inner();
+        let register = || {
+            let (mut registry, request) = (self.master.registry(), request.clone());
+            async move { registry.register(request).await }
+        };
+        let answer = self
+            .master
+            .retrying("register", register)
+            .await?
+            .into_inner();
         self.data_dir.bind(&answer.cluster)?;
         tracing::info!(worker = %format_args!("{:016x}", self.id.0), cluster = answer.cluster, "registered");
         let interval = answer
@@ -193,13 +198,11 @@ impl Report {
             tiers: tiers.collect(),
             counters: Some(self.engine.metrics.report(store)),
         };
-        let mut registry = self.master.registry();
-        let answer = call::once(
-            self.master.address(),
-            "heartbeat",
-            registry.heartbeat(request),
-        );
-        Ok(answer.await?.into_inner())
+        let beat = || {
+            let (mut registry, request) = (self.master.registry(), request.clone());
+            async move { registry.heartbeat(request).await }
+        };
+        Ok(self.master.retrying("heartbeat", beat).await?.into_inner())
     }
 
     /// Goes by a topology from now on.

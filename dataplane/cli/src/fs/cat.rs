@@ -18,17 +18,16 @@ pub(crate) async fn run(target: &Target) -> Result<(), Failure> {
     if it.directory {
         return Err(Failure::run(format!("{}: is a directory", target.shown())));
     }
-    let metadata = target.master.metadata();
     let file = target
         .master
         .retrying("open", || {
-            let mut metadata = metadata.clone();
+            let mut metadata = target.master.metadata();
             async move { metadata.open_file(OpenFileRequest { ino: it.ino }).await }
         })
         .await?;
     let file = FileRef::try_from(file.into_inner())
         .map_err(|status| Failure::run(status.message().to_owned()))?;
-    let reader = RemoteReader::new(target.master.address(), BUDGET);
+    let reader = RemoteReader::new(target.master.addresses(), BUDGET);
     let mut out = std::io::stdout().lock();
     let mut offset = 0;
     while offset < file.size() {

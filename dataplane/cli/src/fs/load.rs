@@ -8,18 +8,29 @@ use crate::{
     signal::StopSignals,
 };
 use forebay_client::call::error_of;
-use forebay_proto::v1::{JobProgress, LoadRequest};
+use forebay_proto::{
+    convert::code_of,
+    v1::{JobProgress, LoadRequest},
+};
 use globset::Glob;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     io::IsTerminal,
     time::{Duration, Instant},
 };
+use tokio::time::sleep;
+use tonic::{Status, Streaming};
 
 /// Plain lines come at most this often.
 const LINES_EVERY: Duration = Duration::from_secs(2);
 /// Failures told on the terminal; all are counted.
 const FAILURES_TOLD: u64 = 20;
+
+/// A job whose master goes away is begun again on the next leader, so often in a row without any
+/// progress …
+const RESTARTS: u32 = 3;
+/// … and after such a pause.
+const RESTART_AFTER: Duration = Duration::from_millis(300);
 
 /// Loads a path and follows the job. Interrupted, it cancels the job; run again, it goes on
 /// where it stopped, since what is cached is not fetched again.
@@ -30,21 +41,10 @@ pub(crate) async fn run(target: &Target, args: &LoadArgs, json: bool) -> Result<
     }
     let mut stop = StopSignals::install()?;
     let started = Instant::now();
-    let address = target.master.address();
-    let request = LoadRequest {
-        path: target.path.clone(),
-        include: args.include.clone(),
-        metadata_only: args.metadata_only,
-    };
-    let mut progress = target
-        .master
-        .admin()
-        .load(request)
-        .await
-        .map_err(|status| error_of(address, "load", &status))?
-        .into_inner();
+    let mut progress = begin(target, args).await?;
     let mut view = View::new(json);
     let mut last = JobProgress::default();
+    let mut restarts = 0;
     loop {
         let message = tokio::select! {
             message = progress.message() => message,
@@ -56,15 +56,25 @@ pub(crate) async fn run(target: &Target, args: &LoadArgs, json: bool) -> Result<
                 )));
             }
         };
-        match message.map_err(|status| error_of(address, "load", &status))? {
-            None => break,
-            Some(update) => {
+        match message {
+            Ok(Some(update)) => {
                 view.show(&update, started.elapsed());
+                restarts = 0;
                 let finished = update.finished;
                 last = update;
                 if finished {
                     break;
                 }
+            }
+            // The job ends with the reign of its master. Another finds cached what this one loaded.
+            ended if restarts < RESTARTS && is_transient(&ended) => {
+                restarts += 1;
+                sleep(RESTART_AFTER).await;
+                progress = begin(target, args).await?;
+            }
+            Ok(None) => break,
+            Err(status) => {
+                return Err(error_of(&target.master.address(), "load", &status).into());
             }
         }
     }
@@ -82,6 +92,27 @@ pub(crate) async fn run(target: &Target, args: &LoadArgs, json: bool) -> Result<
         )));
     }
     Ok(())
+}
+
+async fn begin(target: &Target, args: &LoadArgs) -> Result<Streaming<JobProgress>, Failure> {
+    let begin = || {
+        let mut admin = target.master.admin();
+        let request = LoadRequest {
+            path: target.path.clone(),
+            include: args.include.clone(),
+            metadata_only: args.metadata_only,
+        };
+        async move { admin.load(request).await }
+    };
+    Ok(target.master.retrying("load", begin).await?.into_inner())
+}
+
+/// Whether the stream of a job ended because its master did.
+fn is_transient(ended: &Result<Option<JobProgress>, Status>) -> bool {
+    match ended {
+        Ok(_) => true,
+        Err(status) => code_of(status).is_transient(),
+    }
 }
 
 fn summary(done: &JobProgress, took: Duration, json: bool) {

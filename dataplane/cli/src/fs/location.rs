@@ -5,11 +5,10 @@ use forebay_proto::v1::{LocationResponse, PathRequest};
 
 /// Who has the target's file.
 pub(crate) async fn replicas(target: &Target) -> Result<LocationResponse, Failure> {
-    let admin = target.master.admin();
     let answer = target
         .master
         .retrying("location", || {
-            let mut admin = admin.clone();
+            let mut admin = target.master.admin();
             let request = PathRequest {
                 path: target.path.clone(),
                 recursive: false,

@@ -5,11 +5,10 @@ use forebay_proto::v1::TopologyRequest;
 
 /// The mount table. Options are shown: they hold no secrets (credentials are refused there).
 pub(crate) async fn run(target: &Target, json: bool) -> Result<(), Failure> {
-    let registry = target.master.registry();
     let answer = target
         .master
         .retrying("mounts", || {
-            let mut registry = registry.clone();
+            let mut registry = target.master.registry();
             async move { registry.topology(TopologyRequest {}).await }
         })
         .await?;

@@ -9,11 +9,10 @@ use forebay_proto::v1::ProblemsRequest;
 
 /// Keys of the under stores that a file system cannot show, and why.
 pub(crate) async fn run(target: &Target, limit: u64, json: bool) -> Result<(), Failure> {
-    let admin = target.master.admin();
     let answer = target
         .master
         .retrying("problems", || {
-            let mut admin = admin.clone();
+            let mut admin = target.master.admin();
             async move { admin.problems(ProblemsRequest { limit }).await }
         })
         .await?

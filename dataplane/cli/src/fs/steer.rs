@@ -1,7 +1,6 @@
 //! `forebay fs free|pin|unpin|sync`.
 
 use crate::{cluster::Target, failure::Failure, output};
-use forebay_client::call::once;
 use forebay_proto::v1::PathRequest;
 
 fn request(target: &Target, recursive: bool) -> PathRequest {
@@ -13,11 +12,11 @@ fn request(target: &Target, recursive: bool) -> PathRequest {
 
 /// Drops what is cached of a path and below.
 pub(crate) async fn free(target: &Target, json: bool) -> Result<(), Failure> {
-    let mut admin = target.master.admin();
-    let call = admin.free(request(target, true));
-    let answer = once(target.master.address(), "free", call)
-        .await?
-        .into_inner();
+    let call = || {
+        let mut admin = target.master.admin();
+        async move { admin.free(request(target, true)).await }
+    };
+    let answer = target.master.retrying("free", call).await?.into_inner();
     if json {
         println!(
             "{}",
@@ -35,14 +34,19 @@ pub(crate) async fn free(target: &Target, json: bool) -> Result<(), Failure> {
 
 /// Pins or unpins a path and what is below.
 pub(crate) async fn pin(target: &Target, pinned: bool, json: bool) -> Result<(), Failure> {
-    let mut admin = target.master.admin();
-    let address = target.master.address();
-    let request = request(target, true);
-    let answer = if pinned {
-        once(address, "pin", admin.pin(request)).await?
-    } else {
-        once(address, "unpin", admin.unpin(request)).await?
+    let call = || {
+        let mut admin = target.master.admin();
+        let request = request(target, true);
+        async move {
+            if pinned {
+                admin.pin(request).await
+            } else {
+                admin.unpin(request).await
+            }
+        }
     };
+    let what = if pinned { "pin" } else { "unpin" };
+    let answer = target.master.retrying(what, call).await?;
     let inodes = answer.into_inner().inodes;
     if json {
         println!(
@@ -60,11 +64,11 @@ pub(crate) async fn pin(target: &Target, pinned: bool, json: bool) -> Result<(),
 
 /// Compares metadata with the under store.
 pub(crate) async fn sync(target: &Target, recursive: bool, json: bool) -> Result<(), Failure> {
-    let mut admin = target.master.admin();
-    let call = admin.sync(request(target, recursive));
-    let done = once(target.master.address(), "sync", call)
-        .await?
-        .into_inner();
+    let call = || {
+        let mut admin = target.master.admin();
+        async move { admin.sync(request(target, recursive)).await }
+    };
+    let done = target.master.retrying("sync", call).await?.into_inner();
     if json {
         let line = serde_json::json!({
             "directories": done.directories, "added": done.added,

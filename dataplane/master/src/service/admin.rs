@@ -3,21 +3,18 @@
 use super::Answer;
 use crate::{
     error::{Error, Result, blocking},
-    job::{
-        fleet::Fleet, free::free, load::Load, location::location, pin, refresh::refresh,
-        walk::Filter,
-    },
+    job::{free::free, load::Load, location::location, pin, refresh::refresh, walk::Filter},
+    leadership::Leadership,
     metrics::Metrics,
-    mounts::Mounts,
-    namespace::Namespace,
     proposer::Proposer,
+    reign::Reign,
 };
 use forebay_meta::ProblemReason;
 use forebay_proto::{
     convert::mount_to_wire,
     v1::{self, admin_server::Admin, problems_response::Problem},
 };
-use forebay_service::Shutdown;
+use forebay_types::Address;
 use futures::StreamExt;
 use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
@@ -32,19 +29,30 @@ const PROBLEMS_MAX: usize = 10_000;
 
 /// Starts jobs and answers questions about the cluster.
 pub(crate) struct AdminService {
-    pub(crate) cluster: String,
-    pub(crate) namespace: Namespace,
+    pub(crate) leadership: Arc<Leadership>,
     pub(crate) proposer: Arc<Proposer>,
-    pub(crate) mounts: Arc<Mounts>,
-    pub(crate) fleet: Fleet,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) shutdown: Shutdown,
 }
 
 impl AdminService {
+    /// For calls that reach all workers: a new leader has to hear of them first.
+    async fn steering(&self) -> Result<Arc<Reign>> {
+        let reign = self.leadership.reading().await?;
+        reign.settled().await;
+        Ok(reign)
+    }
+
     async fn set_pin(&self, path: &[u8], pinned: bool) -> Result<v1::PinResponse> {
-        let start = self.namespace.resolve(path).await?;
-        pin::set(&self.namespace, &self.fleet, &self.proposer, start, pinned).await
+        let reign = self.steering().await?;
+        let start = reign.namespace.resolve(path).await?;
+        pin::set(
+            &reign.namespace,
+            &reign.fleet,
+            &self.proposer,
+            start,
+            pinned,
+        )
+        .await
     }
 }
 
@@ -58,16 +66,18 @@ impl Admin for AdminService {
     ) -> std::result::Result<Response<Self::LoadStream>, Status> {
         self.metrics.call("Load");
         let request = request.into_inner();
+        let filter = Filter::new(&request.include)?;
+        let reign = self.steering().await?;
         let load = Load {
-            filter: Filter::new(&request.include)?,
-            start: self.namespace.resolve(&request.path).await?,
+            filter,
+            start: reign.namespace.resolve(&request.path).await?,
             metadata_only: request.metadata_only,
-            namespace: self.namespace.clone(),
-            fleet: self.fleet.clone(),
+            namespace: reign.namespace.clone(),
+            fleet: reign.fleet.clone(),
             metrics: self.metrics.clone(),
         };
         let (listener, progress) = mpsc::channel(2);
-        self.shutdown.spawn(load.run(listener));
+        reign.shutdown.spawn(load.run(listener));
         Ok(Response::new(ReceiverStream::new(progress).boxed()))
     }
 
@@ -76,10 +86,10 @@ impl Admin for AdminService {
         request: Request<v1::PathRequest>,
     ) -> std::result::Result<Response<v1::FreeResponse>, Status> {
         self.metrics.call("Free");
-        let start = self.namespace.resolve(&request.into_inner().path).await?;
-        Ok(Response::new(
-            free(&self.namespace, &self.fleet, start).await?,
-        ))
+        let reign = self.steering().await?;
+        let start = reign.namespace.resolve(&request.into_inner().path).await?;
+        let freed = free(&reign.namespace, &reign.fleet, start).await?;
+        Ok(Response::new(freed))
     }
 
     async fn pin(
@@ -108,10 +118,10 @@ impl Admin for AdminService {
     ) -> std::result::Result<Response<v1::SyncResponse>, Status> {
         self.metrics.call("Sync");
         let request = request.into_inner();
-        let start = self.namespace.resolve(&request.path).await?;
-        Ok(Response::new(
-            refresh(&self.namespace, start, request.recursive).await?,
-        ))
+        let reign = self.leadership.reading().await?;
+        let start = reign.namespace.resolve(&request.path).await?;
+        let done = refresh(&reign.namespace, start, request.recursive).await?;
+        Ok(Response::new(done))
     }
 
     async fn location(
@@ -119,10 +129,10 @@ impl Admin for AdminService {
         request: Request<v1::PathRequest>,
     ) -> std::result::Result<Response<v1::LocationResponse>, Status> {
         self.metrics.call("Location");
-        let start = self.namespace.resolve(&request.into_inner().path).await?;
-        Ok(Response::new(
-            location(&self.namespace, &self.fleet, &start).await?,
-        ))
+        let reign = self.steering().await?;
+        let start = reign.namespace.resolve(&request.into_inner().path).await?;
+        let found = location(&reign.namespace, &reign.fleet, &start).await?;
+        Ok(Response::new(found))
     }
 
     async fn problems(
@@ -134,14 +144,15 @@ impl Admin for AdminService {
             0 => PROBLEMS,
             limit => limit.min(PROBLEMS_MAX),
         };
-        let meta = self.namespace.meta().clone();
+        let reign = self.leadership.reading().await?;
+        let meta = reign.namespace.meta().clone();
         let (rows, total) = blocking(move || meta.problems(limit))
             .await?
             .map_err(Error::from)?;
         let problems = rows
             .into_iter()
             .map(|(mount, problem)| Problem {
-                mount: self
+                mount: reign
                     .mounts
                     .get(mount)
                     .map_or_else(|_| String::new(), |m| m.spec.path.clone()),
@@ -157,20 +168,41 @@ impl Admin for AdminService {
         _request: Request<v1::ReportRequest>,
     ) -> std::result::Result<Response<v1::ReportResponse>, Status> {
         self.metrics.call("Report");
-        let meta = self.namespace.meta().clone();
+        let reign = self.leadership.reading().await?;
+        let meta = reign.namespace.meta().clone();
         let counts = blocking(move || Ok((meta.inode_count()?, meta.problems(0)?.1))).await?;
         let (inodes, problems) = counts.map_err(|e: forebay_meta::Error| Error::from(e))?;
         Ok(Response::new(v1::ReportResponse {
-            cluster: self.cluster.clone(),
-            mounts: self
+            cluster: reign.cluster.clone(),
+            mounts: reign
                 .mounts
                 .iter()
                 .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
                 .collect(),
-            workers: self.fleet.workers().report(Instant::now()),
+            workers: reign.workers().report(Instant::now()),
             inodes,
             journal_index: self.proposer.raft().status().applied,
             problems,
+        }))
+    }
+
+    async fn quorum(
+        &self,
+        _request: Request<v1::QuorumRequest>,
+    ) -> std::result::Result<Response<v1::QuorumResponse>, Status> {
+        self.metrics.call("Quorum");
+        let status = self.proposer.raft().status();
+        let voter = |(id, address): (&u64, &Address)| v1::quorum_response::Voter {
+            id: *id,
+            address: address.to_string(),
+        };
+        Ok(Response::new(v1::QuorumResponse {
+            id: self.leadership.id(),
+            leader: status.leader,
+            term: status.term,
+            committed: status.committed,
+            applied: status.applied,
+            voters: self.leadership.masters().iter().map(voter).collect(),
         }))
     }
 }

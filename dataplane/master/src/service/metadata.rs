@@ -3,6 +3,7 @@
 use super::Answer;
 use crate::{
     error::Error,
+    leadership::Leadership,
     metrics::Metrics,
     namespace::{DIR_BATCH, Namespace},
     proposer::Proposer,
@@ -15,14 +16,13 @@ use forebay_proto::{
 };
 use forebay_service::Shutdown;
 use forebay_types::{Attr, Code, FileRef, Ino, Name};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
 /// Answers what FUSE hosts and the command line ask.
 pub(crate) struct MetadataService {
-    pub(crate) cluster: String,
-    pub(crate) namespace: Namespace,
+    pub(crate) leadership: Arc<Leadership>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) metrics: Arc<Metrics>,
@@ -37,13 +37,14 @@ impl Metadata for MetadataService {
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         self.metrics.call("OpenSession");
         let client = request.into_inner().client;
+        let reign = self.leadership.reign().await?;
         match self
             .proposer
             .propose(Change::OpenSession { client })
             .await?
         {
             Reply::Session(session) => Ok(Response::new(v1::OpenSessionResponse {
-                cluster: self.cluster.clone(),
+                cluster: reign.cluster.clone(),
                 session: session.0,
             })),
             _ => Err(status(
@@ -58,10 +59,10 @@ impl Metadata for MetadataService {
         request: Request<v1::LookupRequest>,
     ) -> Result<Response<v1::LookupResponse>, Status> {
         self.metrics.call("Lookup");
-        self.namespace.barrier().await?;
+        let reign = self.leadership.reading().await?;
         let request = request.into_inner();
         let name = Name::new(request.name).map_err(bad_name)?;
-        let (attr, lease) = self.namespace.lookup(Ino(request.parent), &name).await?;
+        let (attr, lease) = reign.namespace.lookup(Ino(request.parent), &name).await?;
         Ok(Response::new(v1::LookupResponse {
             attr: attr.map(Into::into),
             lease_ms: millis(lease),
@@ -73,8 +74,8 @@ impl Metadata for MetadataService {
         request: Request<v1::GetAttrRequest>,
     ) -> Result<Response<v1::GetAttrResponse>, Status> {
         self.metrics.call("GetAttr");
-        self.namespace.barrier().await?;
-        let (attr, lease) = self.namespace.attr(Ino(request.into_inner().ino)).await?;
+        let reign = self.leadership.reading().await?;
+        let (attr, lease) = reign.namespace.attr(Ino(request.into_inner().ino)).await?;
         Ok(Response::new(v1::GetAttrResponse {
             attr: Some(attr.into()),
             lease_ms: millis(lease),
@@ -88,14 +89,14 @@ impl Metadata for MetadataService {
         request: Request<v1::ReadDirRequest>,
     ) -> Result<Response<Self::ReadDirStream>, Status> {
         self.metrics.call("ReadDir");
-        self.namespace.barrier().await?;
+        let reign = self.leadership.reading().await?;
         let request = request.into_inner();
         let after = Some(request.after).filter(|after| !after.is_empty());
         let after = after.map(Name::new).transpose().map_err(bad_name)?;
         let dir = Ino(request.ino);
-        let (attr, parent, lease) = self.namespace.open_dir(dir).await?;
+        let (attr, parent, lease) = reign.namespace.open_dir(dir).await?;
         let reading = Reading {
-            namespace: self.namespace.clone(),
+            namespace: reign.namespace.clone(),
             dir,
             after,
             left: if request.limit == 0 {
@@ -119,8 +120,8 @@ impl Metadata for MetadataService {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         self.metrics.call("Resolve");
-        self.namespace.barrier().await?;
-        let found = self.namespace.resolve(&request.into_inner().path).await?;
+        let reign = self.leadership.reading().await?;
+        let found = reign.namespace.resolve(&request.into_inner().path).await?;
         Ok(Response::new(v1::ResolveResponse {
             attr: Some(found.attr.into()),
             parent: found.parent.0,
@@ -133,8 +134,8 @@ impl Metadata for MetadataService {
         request: Request<v1::OpenFileRequest>,
     ) -> Result<Response<v1::FileRef>, Status> {
         self.metrics.call("OpenFile");
-        self.namespace.barrier().await?;
-        let file = self.namespace.file(Ino(request.into_inner().ino))?;
+        let reign = self.leadership.reading().await?;
+        let file = reign.namespace.file(Ino(request.into_inner().ino))?;
         Ok(Response::new(file.into()))
     }
 
@@ -145,8 +146,26 @@ impl Metadata for MetadataService {
         _request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.metrics.call("Watch");
-        let changes = self.hub.subscribe(self.shutdown.clone());
-        Ok(Response::new(changes.map(Ok).boxed()))
+        let leadership = self.leadership.clone();
+        let reign = leadership.reading().await?;
+        let changes = self.hub.subscribe(reign.shutdown.clone());
+        // Leases hold while messages come. A master that is cut off hears of no changes, and must
+        // not lend its silence any credit.
+        let proven = changes.then(move |message| {
+            let leadership = leadership.clone();
+            async move {
+                if message == v1::Invalidation::default() {
+                    leadership.reading().await?;
+                }
+                Ok(message)
+            }
+        });
+        // After the first failure nothing more.
+        let proven = proven.scan(true, |sound, message: Result<_, Status>| {
+            let go_on = std::mem::replace(sound, message.is_ok());
+            future::ready(go_on.then_some(message))
+        });
+        Ok(Response::new(proven.boxed()))
     }
 
     async fn report_stale(
@@ -155,7 +174,8 @@ impl Metadata for MetadataService {
     ) -> Result<Response<v1::ReportStaleResponse>, Status> {
         self.metrics.call("ReportStale");
         let file = FileRef::try_from(request.into_inner())?;
-        self.namespace.sync().compare(file.id.ino).await?;
+        let reign = self.leadership.reading().await?;
+        reign.namespace.sync().compare(file.id.ino).await?;
         Ok(Response::new(v1::ReportStaleResponse {}))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod metadata;
+pub(crate) mod raft;
 pub(crate) mod registry;
 
 use futures::stream::BoxStream;

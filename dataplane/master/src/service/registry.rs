@@ -2,9 +2,9 @@
 
 use crate::{
     error::Error,
+    leadership::Leadership,
     metrics::Metrics,
-    mounts::Mounts,
-    workers::{HEARTBEAT, Workers, to_wire},
+    workers::{HEARTBEAT, to_wire},
 };
 use forebay_proto::{
     convert::mount_to_wire,
@@ -16,9 +16,7 @@ use tonic::{Request, Response, Status};
 
 /// Takes in what workers say of themselves.
 pub(crate) struct RegistryService {
-    pub(crate) cluster: String,
-    pub(crate) mounts: Arc<Mounts>,
-    pub(crate) workers: Arc<Workers>,
+    pub(crate) leadership: Arc<Leadership>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -30,13 +28,14 @@ impl Registry for RegistryService {
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         self.metrics.call("Register");
         let request = request.into_inner();
-        if !request.cluster.is_empty() && request.cluster != self.cluster {
+        let reign = self.leadership.reign().await?;
+        if !request.cluster.is_empty() && request.cluster != reign.cluster {
             return Err(Error::new(
                 Code::InvalidArgument,
                 format!(
                     "the worker belongs to cluster {} and this is cluster {}: point it at its own \
                      master, or give it an empty data directory",
-                    request.cluster, self.cluster
+                    request.cluster, reign.cluster
                 ),
             )
             .into());
@@ -44,14 +43,14 @@ impl Registry for RegistryService {
         let worker = request
             .worker
             .ok_or_else(|| Error::new(Code::InvalidArgument, "the request names no worker"))?;
-        self.workers.register(&worker, Instant::now())?;
+        reign.workers().register(&worker, Instant::now())?;
         tracing::info!(
             worker = worker.id,
             address = worker.address,
             "worker registered"
         );
         Ok(Response::new(v1::RegisterResponse {
-            cluster: self.cluster.clone(),
+            cluster: reign.cluster.clone(),
             heartbeat_ms: HEARTBEAT.as_millis() as u64,
         }))
     }
@@ -60,10 +59,12 @@ impl Registry for RegistryService {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        let known = self.workers.heartbeat(request.into_inner(), Instant::now());
+        let reign = self.leadership.reign().await?;
+        let workers = reign.workers();
+        let known = workers.heartbeat(request.into_inner(), Instant::now());
         Ok(Response::new(v1::HeartbeatResponse {
             known,
-            registrations: self.workers.registrations(),
+            registrations: workers.registrations(),
         }))
     }
 
@@ -71,22 +72,23 @@ impl Registry for RegistryService {
         &self,
         _request: Request<v1::TopologyRequest>,
     ) -> Result<Response<v1::TopologyResponse>, Status> {
-        let mounts = self
+        let reign = self.leadership.reign().await?;
+        let mounts = reign
             .mounts
             .iter()
             .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
             .collect();
-        let workers = self
-            .workers
+        let workers = reign
+            .workers()
             .live(Instant::now())
             .iter()
             .map(to_wire)
             .collect();
-        let cluster = self.cluster.clone();
         Ok(Response::new(v1::TopologyResponse {
-            cluster,
+            cluster: reign.cluster.clone(),
             mounts,
             workers,
+            settling: reign.is_settling(),
         }))
     }
 }

@@ -1,0 +1,236 @@
+//! Whether this master leads, and who does: begins and ends reigns as raft elects, and tells callers.
+
+use crate::{
+    error::{Error, Result},
+    metrics::Metrics,
+    reign::{Office, Reign},
+};
+use forebay_consensus::{ProposeError, Raft, Status};
+use forebay_meta::Outcome;
+use forebay_service::{Shutdown, data_dir::DataDir};
+use forebay_types::{Address, Code};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// How often raft is asked where it stands: a part of the time without a leader.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The same for an only master, whom nobody takes the lead from.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+
+/// How long a reign that cannot begin waits for the next attempt.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a call waits for a reign that is beginning.
+const BEGINNING: Duration = Duration::from_secs(5);
+
+/// A follower further behind than this is not ready, in entries of the journal.
+const BEHIND: u64 = 10_000;
+
+/// Who leads, as far as this master knows.
+#[derive(Clone, Default)]
+struct Standing {
+    /// Number of the leader; 0: nobody known.
+    leader: u64,
+    /// This master's reign.
+    reign: Option<Arc<Reign>>,
+    /// Why this master, which raft has elected, cannot lead.
+    fault: Option<Error>,
+}
+
+/// Whether this master leads.
+pub(crate) struct Leadership {
+    id: u64,
+    masters: BTreeMap<u64, Address>,
+    raft: Raft<Outcome>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Leadership {
+    /// Of master `id` among `masters`, followed by [`Leadership::run`].
+    pub(crate) fn new(id: u64, masters: BTreeMap<u64, Address>, raft: Raft<Outcome>) -> Leadership {
+        Leadership {
+            id,
+            masters,
+            raft,
+            standing: watch::Sender::default(),
+        }
+    }
+
+    /// This master's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// All masters, this one included.
+    pub(crate) fn masters(&self) -> &BTreeMap<u64, Address> {
+        &self.masters
+    }
+
+    /// The present reign; the error says that another master leads. Nothing here proves that the
+    /// reign still holds: proposals and barriers do.
+    pub(crate) async fn reign(&self) -> Result<Arc<Reign>> {
+        if let Some(reign) = &self.standing.borrow().reign {
+            return Ok(reign.clone());
+        }
+        if self.raft.status().is_leader {
+            let mut standing = self.standing.subscribe();
+            let begun = standing.wait_for(|s| {
+                s.reign.is_some() || s.fault.is_some() || !self.raft.status().is_leader
+            });
+            let begun = timeout(BEGINNING, begun).await;
+            if let Ok(Ok(standing)) = &begun {
+                if let Some(reign) = &standing.reign {
+                    return Ok(reign.clone());
+                }
+                if let Some(fault) = &standing.fault {
+                    return Err(fault.clone().context("the leading master cannot serve"));
+                }
+            } else {
+                let text = "the leading master is not ready to serve yet";
+                return Err(Error::new(Code::Unavailable, text));
+            }
+        }
+        let leader = Some(self.standing.borrow().leader).filter(|leader| *leader != 0);
+        Err(ProposeError::NotLeader { leader }.into())
+    }
+
+    /// The present reign, proven: what is read of the state afterwards shows all that was ever
+    /// acknowledged.
+    pub(crate) async fn reading(&self) -> Result<Arc<Reign>> {
+        let reign = self.reign().await?;
+        reign.namespace.barrier().await?;
+        Ok(reign)
+    }
+
+    /// Where the leader serves, waiting up to `patience` until somebody leads.
+    pub(crate) async fn leader(&self, patience: Duration) -> Option<Address> {
+        let mut standing = self.standing.subscribe();
+        let known = timeout(patience, standing.wait_for(|s| s.leader != 0)).await;
+        let leader = known.ok()?.ok()?.leader;
+        self.masters.get(&leader).cloned()
+    }
+
+    /// Resolves when the first reign has begun, or cannot.
+    pub(crate) async fn begun(&self) -> Result<()> {
+        let mut standing = self.standing.subscribe();
+        let begun = standing
+            .wait_for(|s| s.reign.is_some() || s.fault.is_some())
+            .await;
+        match begun.ok().and_then(|s| s.fault.clone()) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    /// Why this master is not ready to serve; `None` when it is.
+    pub(crate) fn unready(&self) -> Option<String> {
+        let Status {
+            leader,
+            is_leader,
+            committed,
+            applied,
+            ..
+        } = self.raft.status();
+        let standing = self.standing.borrow();
+        if leader == 0 {
+            Some("no leader".to_owned())
+        } else if let Some(fault) = &standing.fault {
+            Some(fault.to_string())
+        } else if is_leader && standing.reign.is_none() {
+            Some("the lead is being taken over".to_owned())
+        } else if committed.saturating_sub(applied) > BEHIND {
+            Some(format!("{} entries behind", committed - applied))
+        } else {
+            None
+        }
+    }
+
+    /// Follows raft until it is dropped.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        office: Office,
+        data_dir: Arc<DataDir>,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) {
+        let look = if self.masters.len() > 1 {
+            LOOK
+        } else {
+            LOOK_ALONE
+        };
+        let mut reigning = None;
+        loop {
+            let status = self.raft.status();
+            metrics.stands(&status);
+            let elected = status.is_leader.then_some(status.term);
+            if reigning != elected {
+                self.end();
+                reigning = None;
+            }
+            self.standing.send_if_modified(|standing| {
+                let changed = standing.leader != status.leader;
+                standing.leader = status.leader;
+                changed
+            });
+            if let (Some(term), None) = (elected, reigning)
+                && self.begin(&office, term).await
+            {
+                reigning = elected;
+            }
+            if data_dir.cluster().is_none()
+                && let Err(error) = bind(&office, &data_dir)
+            {
+                tracing::error!(%error, "the master shuts down");
+                shutdown.begin();
+                return;
+            }
+            sleep(look).await;
+        }
+    }
+
+    /// Returns whether the reign of this term has begun.
+    async fn begin(&self, office: &Office, term: u64) -> bool {
+        tracing::info!(term, "elected: taking over the lead");
+        match office.enter(term).await {
+            Ok(reign) => {
+                tracing::info!(term, cluster = reign.cluster, "this master leads");
+                let reign = Arc::new(reign);
+                self.standing.send_modify(|standing| {
+                    standing.reign = Some(reign);
+                    standing.fault = None;
+                });
+                true
+            }
+            Err(error) if !self.raft.status().is_leader => {
+                tracing::info!(term, %error, "the lead was lost before it was taken over");
+                false
+            }
+            Err(error) => {
+                tracing::error!(term, %error, "cannot take over the lead; trying again");
+                self.standing.send_modify(|s| s.fault = Some(error));
+                sleep(AGAIN).await;
+                false
+            }
+        }
+    }
+
+    fn end(&self) {
+        let reign = self.standing.send_replace(Standing::default()).reign;
+        if let Some(reign) = reign {
+            tracing::info!("this master leads no longer");
+            reign.shutdown.begin();
+        }
+    }
+}
+
+/// Binds the directory to the cluster once that is known from the journal.
+fn bind(office: &Office, data_dir: &DataDir) -> anyhow::Result<()> {
+    if let Some(cluster) = office.meta.cluster()? {
+        data_dir.bind(&cluster)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Takes in what the other masters send for raft.
+
+use crate::{
+    error::{Error, Result},
+    leadership::Leadership,
+    proposer::Proposer,
+};
+use forebay_proto::v1::{RaftMessages, RaftMessagesResponse, RaftPeers, raft_server};
+use forebay_service::{Shutdown, data_dir::DataDir};
+use forebay_types::Code;
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long messages are taken in after shutdown began: commands in flight need them.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
+
+/// Hands messages to raft.
+pub(crate) struct RaftService {
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) shutdown: Shutdown,
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    async fn messages(
+        &self,
+        request: Request<Streaming<RaftMessages>>,
+    ) -> std::result::Result<Response<RaftMessagesResponse>, Status> {
+        let mut stream = request.into_inner();
+        let Some(hello) = stream.message().await? else {
+            return Ok(Response::new(RaftMessagesResponse {}));
+        };
+        self.admit(&hello.peers.unwrap_or_default())?;
+        let ending = async {
+            self.shutdown.begun().await;
+            sleep(LAST_MESSAGES).await;
+        };
+        tokio::pin!(ending);
+        loop {
+            let batch = tokio::select! {
+                batch = stream.message() => batch?,
+                () = &mut ending => None,
+            };
+            let Some(batch) = batch else {
+                return Ok(Response::new(RaftMessagesResponse {}));
+            };
+            for message in batch.messages {
+                self.proposer.raft().receive(message);
+            }
+        }
+    }
+}
+
+impl RaftService {
+    /// Refuses masters of another cluster, and those that take this one for another.
+    fn admit(&self, peers: &RaftPeers) -> Result<()> {
+        let refuse = |text| Err(Error::new(Code::InvalidArgument, text));
+        let RaftPeers { from, to, cluster } = peers;
+        let id = self.leadership.id();
+        if *to != id {
+            return refuse(format!(
+                "master {from} took this one, {id}, for master {to}: correct the addresses in its \
+                 peers"
+            ));
+        }
+        if *from == id || !self.leadership.masters().contains_key(from) {
+            return refuse(format!(
+                "master {from} is not among the peers of this one: make peers the same on all masters"
+            ));
+        }
+        match self.data_dir.cluster() {
+            Some(own) if !cluster.is_empty() && *cluster != own => refuse(format!(
+                "master {from} belongs to cluster {cluster} and this one to cluster {own}: correct \
+                 the addresses in its peers, or give it an empty data directory"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
