@@ -49,7 +49,7 @@ test-clouds: deps
 # Clusters under simulated faults (docs/simulation.md): SEEDS=n seeds, FROM=n on, on all cores; or one SEED=n, told step
 # by step, under its own SCHEDULE or the one given.
 simulate: deps
-	$(CARGO) test $(PROFILE) -p forebay-consensus --lib sim::tests::simulate -- --ignored --exact --nocapture
+	$(CARGO) test $(PROFILE) --workspace --lib sim::tests::simulate -- --ignored --exact --nocapture
 
 fmt:
 	$(CARGO) fmt --all --check
