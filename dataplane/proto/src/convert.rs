@@ -22,9 +22,11 @@ pub fn status(code: Code, message: impl Into<String>) -> Status {
         Code::InvalidArgument => tonic::Code::InvalidArgument,
         Code::Corrupt => tonic::Code::DataLoss,
         Code::Internal => tonic::Code::Internal,
-        Code::NotEmpty | Code::NotDirectory | Code::IsDirectory | Code::ReadOnly => {
-            tonic::Code::FailedPrecondition
-        }
+        Code::NotEmpty
+        | Code::NotDirectory
+        | Code::IsDirectory
+        | Code::ReadOnly
+        | Code::CrossMount => tonic::Code::FailedPrecondition,
     };
     let mut status = Status::new(grpc, message);
     status
