@@ -1,7 +1,7 @@
 //! The master's services on one connection.
 
 use crate::{
-    Result,
+    Calls, Result,
     call::retrying,
     channel::{MAX_MESSAGE, connect},
 };
@@ -17,14 +17,17 @@ use tonic::{Status, transport::Channel};
 pub struct Master {
     address: Address,
     channel: Channel,
+    calls: Calls,
 }
 
 impl Master {
     /// A master that is connected to on first use. Must be called within a tokio runtime.
     pub fn new(address: &Address) -> Master {
+        let channel = connect(address);
         Master {
             address: address.clone(),
-            channel: connect(address),
+            calls: Calls::new(channel.clone()),
+            channel,
         }
     }
 
@@ -33,7 +36,12 @@ impl Master {
         &self.address
     }
 
-    /// The namespace.
+    /// Questions about single inodes, and changes ([`crate::Session`] numbers them).
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// The rest of the namespace: sessions, listings, invalidations.
     pub fn metadata(&self) -> MetadataClient<Channel> {
         MetadataClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a measurement may panic")]
 
 use forebay_kv_rocksdb::{Options, RocksKv};
-use forebay_meta::{Change, Command, Meta, UfsEntry, UfsKind};
+use forebay_meta::{Change, Command, Entry, Meta, UfsEntry, UfsKind};
 use forebay_types::{Fingerprint, Ino, MountSpec, Name, SyncPolicy};
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +26,11 @@ fn open(dir: &Path) -> Arc<Meta> {
     )
     .unwrap();
     Arc::new(Meta::open(kv, CACHE).unwrap())
+}
+
+fn apply(meta: &Meta, index: u64, command: &Command) {
+    let commands = vec![command.clone()];
+    meta.apply(&[Entry { index, commands }]).unwrap();
 }
 
 fn name(number: u64) -> Name {
@@ -101,8 +106,11 @@ fn main() {
         options: [].into(),
         sync: SyncPolicy::Never,
     };
-    let (at, mount) = command(Change::Mount { spec });
-    meta.apply(at, &mount).unwrap();
+    let (at, mount) = command(Change::Mount {
+        spec,
+        configured: true,
+    });
+    apply(&meta, at, &mount);
     let batches: Vec<_> = (0..entries / BATCH)
         .map(|part| {
             let entries = (part * BATCH..(part + 1) * BATCH).map(entry).collect();
@@ -114,7 +122,7 @@ fn main() {
         .collect();
     measured("apply UpsertEntries of 4,000 new, entries", entries, || {
         for (at, batch) in &batches {
-            meta.apply(*at, batch).unwrap();
+            apply(&meta, *at, batch);
         }
     });
     measured("flush, bytes written", disk_bytes(&dir), || {
@@ -129,7 +137,7 @@ fn main() {
         entries,
         || {
             for (at, batch) in &again {
-                meta.apply(*at, batch).unwrap();
+                apply(&meta, *at, batch);
             }
         },
     );
@@ -151,7 +159,7 @@ fn main() {
                 parent: Ino::ROOT,
                 names,
             });
-            meta.apply(at, &remove).unwrap();
+            apply(&meta, at, &remove);
         }
     });
     measured("apply Reap of 4,000, inodes", entries / 2, || {
@@ -160,7 +168,7 @@ fn main() {
                 before_ns: i64::MAX,
                 limit: BATCH as u32,
             });
-            meta.apply(at, &reap).unwrap();
+            apply(&meta, at, &reap);
         }
     });
     reads(&meta, entries, "half removed");

@@ -14,7 +14,7 @@
 use crate::{
     error::Error,
     listen::bind,
-    machine::Machine,
+    machine::{Machine, Outcomes},
     metrics::Metrics,
     mounts::Mounts,
     namespace::Namespace,
@@ -110,7 +110,9 @@ impl Master {
         let proposer = Arc::new(Proposer::new(raft));
         let cluster = lead(&meta, &proposer).await?;
         data_dir.bind(&cluster)?;
-        let mounts = Arc::new(Mounts::reconcile(&meta, &proposer, opened).await?);
+        let mounts = Mounts::new(meta.clone(), under_stores);
+        mounts.reconcile(&proposer, opened).await?;
+        let mounts = Arc::new(mounts);
 
         let metrics = Arc::new(metrics);
         let workers = Arc::new(Workers::new());
@@ -179,7 +181,7 @@ async fn open_state(
     dir: &Path,
     memory: u64,
     hub: Arc<Hub>,
-) -> anyhow::Result<(Arc<Meta>, Raft<forebay_meta::Outcome>)> {
+) -> anyhow::Result<(Arc<Meta>, Raft<Outcomes>)> {
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
     let open = move || {
         // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.

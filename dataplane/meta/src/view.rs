@@ -136,18 +136,24 @@ impl Meta {
         Ok(row.as_directory().map(DirState::of))
     }
 
-    /// Attributes of an inode (orphans included), and the state of the directory that it is in, if
-    /// it is in one.
-    pub fn attr_within(&self, ino: Ino) -> Result<Option<(Attr, Option<DirState>)>> {
+    /// Attributes of an inode (orphans included), and the directory that it is in, if it is in
+    /// one.
+    pub fn attr_within(&self, ino: Ino) -> Result<Option<(Attr, Option<(Ino, DirState)>)>> {
         let Some(row) = self.row(self.inner(ino))? else {
             return Ok(None);
         };
-        let dir = match &row.place {
-            Some(place) if !place.gone => self.row(place.parent)?,
-            _ => None,
+        let attr = row.attr(ino);
+        let Some(place) = row.place.as_ref().filter(|place| !place.gone) else {
+            return Ok(Some((attr, None)));
         };
-        let dir = dir.as_deref().and_then(InodeRow::as_directory);
-        Ok(Some((row.attr(ino), dir.map(DirState::of))))
+        let root = self.root.load(Ordering::Acquire);
+        let dir = if place.parent.0 == root {
+            Ino::ROOT
+        } else {
+            place.parent
+        };
+        let state = self.dir_state(dir)?;
+        Ok(Some((attr, state.map(|state| (dir, state)))))
     }
 
     /// Of a file (orphans included); `None` if there is no such file in an under store.

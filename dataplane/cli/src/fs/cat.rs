@@ -18,15 +18,14 @@ pub(crate) async fn run(target: &Target) -> Result<(), Failure> {
     if it.directory {
         return Err(Failure::run(format!("{}: is a directory", target.shown())));
     }
-    let metadata = target.master.metadata();
     let file = target
         .master
         .retrying("open", || {
-            let mut metadata = metadata.clone();
-            async move { metadata.open_file(OpenFileRequest { ino: it.ino }).await }
+            let calls = target.master.calls().clone();
+            async move { calls.open_file(OpenFileRequest { ino: it.ino }).await }
         })
         .await?;
-    let file = FileRef::try_from(file.into_inner())
+    let file = FileRef::try_from(file)
         .map_err(|status| Failure::run(status.message().to_owned()))?;
     let reader = RemoteReader::new(target.master.address(), BUDGET);
     let mut out = std::io::stdout().lock();

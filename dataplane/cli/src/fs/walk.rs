@@ -9,17 +9,16 @@ use futures::{Stream, TryStreamExt};
 
 /// What the target's path leads to.
 pub(crate) async fn resolve(target: &Target) -> Result<v1::ResolveResponse, Failure> {
-    let metadata = target.master.metadata();
     let answer = target
         .master
         .retrying("resolve", || {
-            let mut metadata = metadata.clone();
+            let calls = target.master.calls().clone();
             let path = target.path.clone();
-            async move { metadata.resolve(ResolveRequest { path }).await }
+            async move { calls.resolve(ResolveRequest { path }).await }
         })
         .await;
     match answer {
-        Ok(response) => Ok(response.into_inner()),
+        Ok(response) => Ok(response),
         Err(error) if error.code == Code::NotFound => Err(Failure::run(format!(
             "{}: no such file or directory",
             target.shown()

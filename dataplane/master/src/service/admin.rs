@@ -14,7 +14,7 @@ use crate::{
 };
 use forebay_meta::ProblemReason;
 use forebay_proto::{
-    convert::mount_to_wire,
+    convert::{mount_from_wire, mount_to_wire},
     v1::{self, admin_server::Admin, problems_response::Problem},
 };
 use forebay_service::Shutdown;
@@ -143,8 +143,8 @@ impl Admin for AdminService {
             .map(|(mount, problem)| Problem {
                 mount: self
                     .mounts
-                    .get(mount)
-                    .map_or_else(|_| String::new(), |m| m.spec.path.clone()),
+                    .path(mount)
+                    .unwrap_or_default(),
                 key: problem.key,
                 reason: explain(problem.reason).to_owned(),
             })
@@ -164,14 +164,36 @@ impl Admin for AdminService {
             cluster: self.cluster.clone(),
             mounts: self
                 .mounts
-                .iter()
-                .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
+                .rows()
+                .into_iter()
+                .map(|(id, m)| mount_to_wire(id, &m.spec))
                 .collect(),
             workers: self.fleet.workers().report(Instant::now()),
             inodes,
             journal_index: self.proposer.raft().status().applied,
             problems,
         }))
+    }
+
+    async fn mount(
+        &self,
+        request: Request<v1::MountRequest>,
+    ) -> std::result::Result<Response<v1::MountResponse>, Status> {
+        self.metrics.call("Mount");
+        let mount = request.into_inner().mount.unwrap_or_default();
+        let (_, spec) = mount_from_wire(mount)?;
+        let id = self.mounts.mount(&self.proposer, spec).await?.0;
+        Ok(Response::new(v1::MountResponse { id }))
+    }
+
+    async fn unmount(
+        &self,
+        request: Request<v1::UnmountRequest>,
+    ) -> std::result::Result<Response<v1::UnmountResponse>, Status> {
+        self.metrics.call("Unmount");
+        let path = request.into_inner().path;
+        self.mounts.unmount(&self.proposer, &path).await?;
+        Ok(Response::new(v1::UnmountResponse {}))
     }
 }
 

@@ -73,8 +73,9 @@ impl Registry for RegistryService {
     ) -> Result<Response<v1::TopologyResponse>, Status> {
         let mounts = self
             .mounts
-            .iter()
-            .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
+            .rows()
+            .into_iter()
+            .map(|(id, m)| mount_to_wire(id, &m.spec))
             .collect();
         let workers = self
             .workers

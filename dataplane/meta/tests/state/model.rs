@@ -383,13 +383,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     );
     let uris = vec!["mem://a", "mem://b", MountSpec::SCRATCH, MountSpec::SCRATCH];
     let uri = prop::sample::select(uris).prop_map(str::to_owned);
-    // Near the top, so that names meet.
-    let at = || (prop::collection::vec(any_name(), 0..3), any_name());
     prop_oneof![
-        12 => (at(), prop::bool::weighted(0.7), 0_u16..0o1000).prop_map(|((p, n), d, m)| Step::Make(p, n, d, m)),
-        4 => (at(), any::<bool>()).prop_map(|((p, n), d)| Step::Unlink(p, n, d)),
-        8 => (at(), at(), prop::bool::weighted(0.2)).prop_map(|(a, b, no)| Step::Rename(a, b, no)),
-        1 => (any_path(), 0_u16..0o1000).prop_map(|(p, m)| Step::Chmod(p, m)),
+        16 => any_client_step(),
         8 => (any_path(), prop::collection::vec(entry, 1..7)).prop_map(|(p, e)| Step::Upsert(p, e)),
         3 => (any_path(), prop::collection::vec(any_name(), 1..4))
             .prop_map(|(p, n)| Step::Remove(p, n)),
@@ -763,6 +758,66 @@ fn compare(
     }
 }
 
+/// What clients do, near the top of a scratch mount, so that names meet.
+fn any_client_step() -> impl Strategy<Value = Step> {
+    let at = || (prop::collection::vec(any_name(), 0..3), any_name());
+    prop_oneof![
+        12 => (at(), prop::bool::weighted(0.7), 0_u16..0o1000)
+            .prop_map(|((p, n), d, m)| Step::Make(p, n, d, m)),
+        3 => (at(), any::<bool>()).prop_map(|((p, n), d)| Step::Unlink(p, n, d)),
+        10 => (at(), at(), prop::bool::weighted(0.2)).prop_map(|(a, b, no)| Step::Rename(a, b, no)),
+        1 => (any_path(), 0_u16..0o1000).prop_map(|(p, m)| Step::Chmod(p, m)),
+    ]
+}
+
+/// Walks, compares, replays.
+fn walk(steps: &[Step], cut: prop::sample::Index) {
+    let mut walk = Walk {
+        world: World::new(),
+        model: Model {
+            root: Node::dir(Origin::Store, None),
+            mounts: BTreeMap::new(),
+        },
+        commands: Vec::new(),
+        seen: BTreeSet::new(),
+        files: BTreeMap::new(),
+    };
+    let cut = cut.index(steps.len());
+    let mut flushed = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        if at == cut {
+            flushed = rows(&*walk.world.kv);
+        }
+        walk.step(step);
+        walk.check();
+    }
+    walk.check_rows();
+
+    // A crash loses what was not flushed; the journal is applied again, from the start or
+    // from what was flushed, with a cache or without.
+    let last = rows(&*walk.world.kv);
+    for (from, cache) in [(Vec::new(), CACHE), (flushed, 0)] {
+        let kv = store_of(&from);
+        let meta = Meta::open(kv.clone(), cache).unwrap();
+        for (at, command) in walk.commands.iter().enumerate() {
+            apply_one(&meta, at as u64 + 1, command);
+        }
+        assert!(rows(&*kv) == last, "replay gave other rows");
+    }
+    // Many entries in one batch leave the same.
+    let kv = store_of(&[]);
+    let meta = Meta::open(kv.clone(), CACHE).unwrap();
+    let entry = |(at, command): (usize, &Command)| Entry {
+        index: at as u64 + 1,
+        commands: vec![command.clone()],
+    };
+    let entries: Vec<_> = walk.commands.iter().enumerate().map(entry).collect();
+    for run in entries.chunks(1 + cut) {
+        meta.apply(run).unwrap();
+    }
+    assert!(rows(&*kv) == last, "batches gave other rows");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -772,47 +827,15 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..60),
         cut in any::<prop::sample::Index>(),
     ) {
-        let mut walk = Walk {
-            world: World::new(),
-            model: Model { root: Node::dir(Origin::Store, None), mounts: BTreeMap::new() },
-            commands: Vec::new(),
-            seen: BTreeSet::new(),
-            files: BTreeMap::new(),
-        };
-        let steps = [start, steps].concat();
-        let cut = cut.index(steps.len());
-        let mut flushed = Vec::new();
-        for (at, step) in steps.iter().enumerate() {
-            if at == cut {
-                flushed = rows(&*walk.world.kv);
-            }
-            walk.step(step);
-            walk.check();
-        }
-        walk.check_rows();
+        walk(&[start, steps].concat(), cut);
+    }
 
-        // A crash loses what was not flushed; the journal is applied again, from the start or
-        // from what was flushed, with a cache or without.
-        let last = rows(&*walk.world.kv);
-        for (from, cache) in [(Vec::new(), CACHE), (flushed, 0)] {
-            let kv = store_of(&from);
-            let meta = Meta::open(kv.clone(), cache).unwrap();
-            for (at, command) in walk.commands.iter().enumerate() {
-                apply_one(&meta, at as u64 + 1, command);
-            }
-            prop_assert!(rows(&*kv) == last, "replay gave other rows");
-        }
-        // Many entries in one batch leave the same.
-        let kv = store_of(&[]);
-        let meta = Meta::open(kv.clone(), CACHE).unwrap();
-        let entry = |(at, command): (usize, &Command)| Entry {
-            index: at as u64 + 1,
-            commands: vec![command.clone()],
-        };
-        let entries: Vec<_> = walk.commands.iter().enumerate().map(entry).collect();
-        for run in entries.chunks(1 + cut) {
-            meta.apply(run).unwrap();
-        }
-        prop_assert!(rows(&*kv) == last, "batches gave other rows");
+    #[test]
+    fn clients_alone_change_it_like_nested_maps(
+        steps in prop::collection::vec(any_client_step(), 1..60),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let start = vec![Step::Mount(Vec::new(), MountSpec::SCRATCH.to_owned())];
+        walk(&[start, steps].concat(), cut);
     }
 }
