@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Fs(FsArgs),
     /// Capacity and use of each tier, hit ratio, where bytes came from
     Report(ReportArgs),
+    /// Measure a running cluster
+    Bench(BenchArgs),
 }
 
 #[derive(Args)]
@@ -119,6 +121,70 @@ pub(crate) struct ReportArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Operations on metadata: rate and latency. Needs --master
+    Meta(MetaBenchArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct MetaBenchArgs {
+    /// Operations, measured one after the other: create, mkdir, lookup, getattr, rename, remove, list
+    /// (a whole directory), rename-dir (one with everything below, there and back), mix (of 100: 50 lookups, 30
+    /// getattrs, 10 creates, 5 renames, 5 removes). What an operation needs is made before it, unmeasured
+    #[arg(long, value_delimiter = ',', default_value = "create,lookup,getattr,rename,remove")]
+    pub(crate) operations: Vec<Operation>,
+    /// Operations in flight, each of a task of its own; all share one connection
+    #[arg(long, visible_alias = "threads", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) in_flight: u16,
+    /// How many of each operation [default: 100000, or with --duration as many as there is time for]
+    #[arg(long)]
+    pub(crate) count: Option<u64>,
+    /// Longest time for each operation: 500ms, 10s, 5m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<String>,
+    /// Directories above the working directories
+    #[arg(long, default_value_t = 0)]
+    pub(crate) depth: u16,
+    /// Working directories; files are spread over them evenly
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) directories: u16,
+    /// An existing directory of a scratch mount [default: a scratch mount /bench-ID of its own, which is
+    /// unmounted at the end]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+    /// Leave the scratch mount there
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write what was acknowledged to FILE, at once: '+PATH' after a create or mkdir, '-PATH' after a
+    /// remove, both lines ('-OLD', '+NEW') after a rename. The last line of a path says whether it must
+    /// be there; a path of which an operation failed is not certain. Implies --keep
+    #[arg(long, value_name = "FILE")]
+    pub(crate) acked: Option<PathBuf>,
+}
+
+/// What 'bench meta' can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Operation {
+    Create,
+    Mkdir,
+    Lookup,
+    Getattr,
+    Rename,
+    Remove,
+    List,
+    RenameDir,
+    Mix,
+}
+
+#[derive(Args)]
 pub(crate) struct FsArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
@@ -142,6 +208,11 @@ pub(crate) enum FsCommand {
     Location(PathArgs),
     /// The mount table
     Mounts(PathArgs),
+    /// Mount an under store, or make a scratch mount (URI scratch:), for the whole cluster; it stays
+    /// until unmounted. Needs --master
+    Mount(FsMountArgs),
+    /// Take away what 'fs mount' mounted. Needs --master
+    Unmount(FsUnmountArgs),
     /// Bring files into the cache
     Load(LoadArgs),
     /// Drop files from the cache (never from the under store)
@@ -161,6 +232,23 @@ pub(crate) struct PathArgs {
     /// Inside a mount, or, with --master, in the cluster's tree
     #[arg(default_value = ".")]
     pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct FsMountArgs {
+    /// Where in the cluster's tree
+    pub(crate) path: String,
+    /// s3://bucket/prefix, gs://…, az://…, file:///dir, or scratch:
+    pub(crate) uri: String,
+    /// Option of the under store: endpoint, region, path_style, anonymous, sync …
+    #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct FsUnmountArgs {
+    /// Where in the cluster's tree
+    pub(crate) path: String,
 }
 
 #[derive(Args)]

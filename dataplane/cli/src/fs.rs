@@ -6,6 +6,7 @@ mod find;
 mod load;
 mod location;
 mod ls;
+mod mount;
 mod mounts;
 mod problems;
 mod stat;
@@ -32,6 +33,8 @@ pub(crate) async fn run(args: FsArgs) -> Result<(), Failure> {
         FsCommand::Find(a) => find::run(&at(&a.path)?, a, json).await,
         FsCommand::Location(a) => location::run(&at(&a.path)?, json).await,
         FsCommand::Mounts(a) => mounts::run(&at(&a.path)?, json).await,
+        FsCommand::Mount(a) => mount::mount(master, a).await,
+        FsCommand::Unmount(a) => mount::unmount(master, a).await,
         FsCommand::Load(a) => load::run(&at(&a.path)?, a, json).await,
         FsCommand::Free(a) => steer::free(&at(&a.path)?, json).await,
         FsCommand::Pin(a) => steer::pin(&at(&a.path)?, true, json).await,

@@ -5,6 +5,7 @@
 //! error: what, where, what to do.
 
 mod args;
+mod bench;
 mod cluster;
 mod daemon;
 mod failure;
@@ -91,6 +92,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Playground(args) => playground::run(args).await,
             Command::Fs(args) => fs::run(args).await,
             Command::Report(args) => report::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
         }
     });
     // What still runs ends first: a database that is open while the process exits complains. A

@@ -77,7 +77,7 @@ fn split_uri(text: &str) -> (&str, &str) {
 }
 
 /// Normalises a path of the cluster's tree.
-fn tree_path(text: &str) -> Result<String, Failure> {
+pub(crate) fn tree_path(text: &str) -> Result<String, Failure> {
     let mut path = String::new();
     for segment in text.split('/').filter(|s| !s.is_empty()) {
         if matches!(segment, "." | "..") {
@@ -97,6 +97,9 @@ fn tree_path(text: &str) -> Result<String, Failure> {
 
 /// A bare path is a local directory.
 fn absolute(uri: &str) -> Result<String, Failure> {
+    if uri == MountSpec::SCRATCH {
+        return Ok(uri.to_owned());
+    }
     if let Some((scheme, rest)) = uri.split_once("://") {
         let authority = rest.split('/').next().unwrap_or_default();
         // The URI is not printed: it is shown to everybody, and so is what is in it.
@@ -110,7 +113,7 @@ fn absolute(uri: &str) -> Result<String, Failure> {
     }
     if !uri.starts_with(['/', '.']) {
         return Err(Failure::usage(format!(
-            "bad URI '{uri}': use s3://bucket/prefix, gs://…, az://…, file:///dir or /dir"
+            "bad URI '{uri}': use s3://bucket/prefix, gs://…, az://…, file:///dir, /dir or scratch:"
         )));
     }
     let path = std::path::absolute(Path::new(uri))
@@ -155,7 +158,7 @@ mod tests {
     #[test]
     fn paths_and_options_find_their_mounts() {
         let mounts = parse(
-            &["s3://a/p=q@r", "models//llama/=s3://b", "/data=/srv"],
+            &["s3://a/p=q@r", "models//llama/=s3://b", "/data=/srv", "/tmp=scratch:"],
             &[
                 "/models/llama:region=eu",
                 "region=us",
@@ -168,6 +171,8 @@ mod tests {
         assert_eq!(of(0), ("/", "s3://a/p=q@r"));
         assert_eq!(of(1), ("/models/llama", "s3://b"));
         assert_eq!(of(2), ("/data", "file:///srv"));
+        assert_eq!(of(3), ("/tmp", "scratch:"));
+        assert!(mounts[3].is_scratch() && mounts[3].options.is_empty());
         assert_eq!(mounts[0].options["region"], "us");
         assert_eq!(mounts[1].options["region"], "eu");
         assert_eq!(mounts[0].options["endpoint"], "http://h:1/x?a=b");

@@ -4,7 +4,7 @@
 //! answer is left for the next. A call that may be repeated goes on through an election.
 
 use crate::{
-    Error, Result,
+    Calls, Error, Result,
     call::error_of,
     channel::{MAX_MESSAGE, connect, connect_in_group},
 };
@@ -64,6 +64,17 @@ struct State {
 struct Member {
     address: Address,
     channel: Channel,
+    calls: Calls,
+}
+
+impl Member {
+    fn new(address: &Address, channel: Channel) -> Member {
+        Member {
+            address: address.clone(),
+            calls: Calls::new(channel.clone()),
+            channel,
+        }
+    }
 }
 
 impl Master {
@@ -71,13 +82,15 @@ impl Master {
     pub fn new(addresses: impl Into<Addresses>) -> Master {
         let addresses = addresses.into();
         let alone = addresses.as_slice().len() == 1;
-        let member = |address: &Address| Member {
-            address: address.clone(),
-            channel: if alone {
-                connect(address)
-            } else {
-                connect_in_group(address)
-            },
+        let member = |address: &Address| {
+            Member::new(
+                address,
+                if alone {
+                    connect(address)
+                } else {
+                    connect_in_group(address)
+                },
+            )
         };
         let members = addresses.as_slice().iter().map(member).collect();
         let state = RwLock::new(State {
@@ -99,7 +112,12 @@ impl Master {
         self.group.current().address
     }
 
-    /// The namespace.
+    /// Questions about single inodes, and changes ([`crate::Session`] numbers them).
+    pub fn calls(&self) -> Calls {
+        self.group.current().calls
+    }
+
+    /// The rest of the namespace: sessions, listings, invalidations.
     pub fn metadata(&self) -> MetadataClient<Channel> {
         MetadataClient::new(self.group.current().channel).max_decoding_message_size(MAX_MESSAGE)
     }
@@ -164,10 +182,8 @@ impl Group {
                 // The one that was learned last; those given stay.
                 state.members.pop();
             }
-            state.members.push(Member {
-                address: leader.clone(),
-                channel: connect_in_group(leader),
-            });
+            let member = Member::new(leader, connect_in_group(leader));
+            state.members.push(member);
             state.members.len() - 1
         });
     }

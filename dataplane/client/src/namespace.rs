@@ -4,7 +4,8 @@
 //! the stream breaks, everything is forgotten, also in the kernel.
 
 use crate::{
-    Error, Result, changes::Change, flight::Flights, master::Master, metacache::MetaCache, watch,
+    Access, Error, Result, Session, SetAttr, changes::Change, flight::Flights, master::Master,
+    metacache::MetaCache, watch,
 };
 use bytes::{Bytes, BytesMut};
 use forebay_proto::v1;
@@ -91,7 +92,7 @@ pub struct Namespace {
 
 pub(crate) struct Inner {
     pub(crate) master: Master,
-    cluster: String,
+    pub(crate) session: Session,
     pub(crate) cache: MetaCache,
     changes: broadcast::Sender<Invalidation>,
     lookups: Flights<(Ino, Name), Result<Leased<Option<Attr>>>>,
@@ -109,11 +110,12 @@ impl Namespace {
         shutdown: CancellationToken,
     ) -> Result<Namespace> {
         let master = Master::new(masters);
-        let session = watch::open_session(&master).await?;
-        let stream = watch::open(&master, session.session).await?;
+        let client = format!("fuse pid {}", std::process::id());
+        let session = Session::open(&master, &client).await?;
+        let stream = watch::open(&master, session.id()).await?;
         let inner = Arc::new(Inner {
             master,
-            cluster: session.cluster,
+            session,
             cache: MetaCache::new(cache_bytes),
             changes: broadcast::Sender::new(BACKLOG),
             lookups: Flights::new(),
@@ -127,7 +129,7 @@ impl Namespace {
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => watched.cache.unwatched(),
-                () = watch::run(watched.clone(), session.session, stream) => {}
+                () = watch::run(watched.clone(), stream) => {}
             }
         });
         Ok(Namespace { inner })
@@ -135,7 +137,7 @@ impl Namespace {
 
     /// The cluster's identity.
     pub fn cluster(&self) -> &str {
-        &self.inner.cluster
+        self.inner.session.cluster()
     }
 
     /// The masters' addresses.
@@ -208,6 +210,65 @@ impl Namespace {
             .files
             .join(ino, mark, || inner.clone().fetch_file(ino, mark))
             .await
+    }
+
+    /// Makes an empty file. This and the other changes are possible in scratch mounts only; each takes
+    /// effect once, and what was cached of it is forgotten here before the call returns.
+    pub async fn create(&self, parent: Ino, name: &Name, access: Access) -> Result<Attr> {
+        let made = self.inner.session.create(parent, name, access).await;
+        self.forget_names(&[(parent, name)]);
+        made
+    }
+
+    /// Makes an empty directory.
+    pub async fn mkdir(&self, parent: Ino, name: &Name, access: Access) -> Result<Attr> {
+        let made = self.inner.session.mkdir(parent, name, access).await;
+        self.forget_names(&[(parent, name)]);
+        made
+    }
+
+    /// Gives what is at `from` the name `to`, in place of what has that name; with `no_replace` only
+    /// if nothing has.
+    pub async fn rename(
+        &self,
+        from: (Ino, &Name),
+        to: (Ino, &Name),
+        no_replace: bool,
+    ) -> Result<()> {
+        let renamed = self.inner.session.rename(from, to, no_replace).await;
+        self.forget_names(&[from, to]);
+        renamed
+    }
+
+    /// Takes a file's name away.
+    pub async fn remove(&self, parent: Ino, name: &Name) -> Result<()> {
+        let removed = self.inner.session.remove(parent, name).await;
+        self.forget_names(&[(parent, name)]);
+        removed
+    }
+
+    /// Takes an empty directory away.
+    pub async fn remove_dir(&self, parent: Ino, name: &Name) -> Result<()> {
+        let removed = self.inner.session.remove_dir(parent, name).await;
+        self.forget_names(&[(parent, name)]);
+        removed
+    }
+
+    /// Sets attributes.
+    pub async fn set_attr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
+        let set = self.inner.session.set_attr(ino, set).await;
+        self.inner.cache.invalidate(&[Change::Inode(ino)]);
+        set
+    }
+
+    /// Also after an error: the change may have taken effect.
+    fn forget_names(&self, names: &[(Ino, &Name)]) {
+        let entries = names
+            .iter()
+            .map(|(parent, name)| Change::Entry(*parent, (*name).clone()));
+        let parents = names.iter().map(|(parent, _)| Change::Inode(*parent));
+        let changes: Vec<_> = entries.chain(parents).collect();
+        self.inner.cache.invalidate(&changes);
     }
 
     /// Tells the master that the under store has another content.
@@ -287,15 +348,15 @@ impl Inner {
         mark: u64,
     ) -> Result<Leased<Option<Attr>>> {
         let ask = || {
-            let mut metadata = self.master.metadata();
+            let calls = self.master.calls();
             let request = v1::LookupRequest {
                 parent: parent.0,
                 name: name.clone().into_bytes(),
             };
-            async move { metadata.lookup(request).await }
+            async move { calls.lookup(request).await }
         };
         let now = Instant::now();
-        let answer = self.master.retrying("lookup", ask).await?.into_inner();
+        let answer = self.master.retrying("lookup", ask).await?;
         let attr = answer.attr.map(Attr::from);
         let lease = Duration::from_millis(answer.lease_ms);
         let valid = self
@@ -306,11 +367,11 @@ impl Inner {
 
     async fn fetch_attr(self: Arc<Self>, ino: Ino, mark: u64) -> Result<Leased<Attr>> {
         let ask = || {
-            let mut metadata = self.master.metadata();
-            async move { metadata.get_attr(v1::GetAttrRequest { ino: ino.0 }).await }
+            let calls = self.master.calls();
+            async move { calls.get_attr(v1::GetAttrRequest { ino: ino.0 }).await }
         };
         let now = Instant::now();
-        let answer = self.master.retrying("getattr", ask).await?.into_inner();
+        let answer = self.master.retrying("getattr", ask).await?;
         let attr = Attr::from(answer.attr.ok_or_else(|| self.garbled("getattr"))?);
         let lease = Duration::from_millis(answer.lease_ms);
         Ok(Leased {
@@ -321,10 +382,10 @@ impl Inner {
 
     async fn fetch_file(self: Arc<Self>, ino: Ino, mark: u64) -> Result<FileRef> {
         let ask = || {
-            let mut metadata = self.master.metadata();
-            async move { metadata.open_file(v1::OpenFileRequest { ino: ino.0 }).await }
+            let calls = self.master.calls();
+            async move { calls.open_file(v1::OpenFileRequest { ino: ino.0 }).await }
         };
-        let answer = self.master.retrying("open", ask).await?.into_inner();
+        let answer = self.master.retrying("open", ask).await?;
         let mut file = FileRef::try_from(answer).map_err(|_| self.garbled("open"))?;
         file.key = compact(&file.key);
         self.cache.put_file(mark, &file);

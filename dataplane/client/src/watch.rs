@@ -17,20 +17,6 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A stream silent for so many heartbeats is dead.
 const MISSED: u32 = 3;
 
-/// Opens a session with the master.
-pub(crate) async fn open_session(master: &Master) -> Result<v1::OpenSessionResponse> {
-    let client = format!("fuse pid {}", std::process::id());
-    let ask = || {
-        let (mut metadata, client) = (master.metadata(), client.clone());
-        async move {
-            metadata
-                .open_session(v1::OpenSessionRequest { client })
-                .await
-        }
-    };
-    Ok(master.retrying("session", ask).await?.into_inner())
-}
-
 /// Opens the stream; the master tells of every change from then on.
 pub(crate) async fn open(master: &Master, session: u64) -> Result<Streaming<v1::Invalidation>> {
     let ask = || {
@@ -43,14 +29,13 @@ pub(crate) async fn open(master: &Master, session: u64) -> Result<Streaming<v1::
 /// Follows the stream for ever, opening it again whenever it breaks.
 pub(crate) async fn run(
     inner: Arc<Inner>,
-    mut session: u64,
     mut stream: Streaming<v1::Invalidation>,
 ) {
     loop {
         let why = follow(&inner, &mut stream).await;
         tracing::warn!(master = %inner.master.address(), why, "lost the master; metadata is not cached until it is back");
         inner.lost();
-        stream = reopen(&inner, &mut session).await;
+        stream = reopen(&inner).await;
         inner.cache.watched();
         tracing::info!(master = %inner.master.address(), "the master is back");
     }
@@ -69,16 +54,17 @@ async fn follow(inner: &Inner, stream: &mut Streaming<v1::Invalidation>) -> Stri
     }
 }
 
-async fn reopen(inner: &Inner, session: &mut u64) -> Streaming<v1::Invalidation> {
+async fn reopen(inner: &Inner) -> Streaming<v1::Invalidation> {
     let mut waits = backoff().without_max_times().build();
     loop {
         // Each attempt has its own bounded retries; the pause between attempts only grows to 1 s.
-        match timeout(HEARTBEAT * MISSED, open(&inner.master, *session)).await {
+        let session = inner.session.id();
+        match timeout(HEARTBEAT * MISSED, open(&inner.master, session)).await {
             Ok(Ok(stream)) => return stream,
             Ok(Err(error)) if !error.code.is_transient() => {
                 tracing::debug!(%error, "the session is not known any more; opening another");
-                if let Ok(opened) = open_session(&inner.master).await {
-                    *session = opened.session;
+                if let Err(error) = inner.session.renew(session).await {
+                    tracing::debug!(%error, "no session is to be had now");
                 }
             }
             Ok(Err(error)) => tracing::debug!(%error, "the master is still away"),

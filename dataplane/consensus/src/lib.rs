@@ -47,6 +47,15 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Applies the command at `index`. An error is fatal: the node stops.
     fn apply(&self, index: u64, command: &[u8]) -> Result<Self::Outcome, Fatal>;
 
+    /// Applies the commands at the indexes from `first` on. An error is fatal, and nothing says
+    /// how many were applied.
+    fn apply_run(&self, first: u64, commands: &[&[u8]]) -> Result<Vec<Self::Outcome>, Fatal> {
+        let indexed = (first..).zip(commands);
+        indexed
+            .map(|(index, command)| self.apply(index, command))
+            .collect()
+    }
+
     /// An index without a command (a new leader's first entry): only the applied index moves.
     fn skip(&self, index: u64) -> Result<(), Fatal>;
 

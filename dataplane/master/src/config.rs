@@ -26,8 +26,8 @@ pub struct MasterConfig {
     /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere (the process has others).
     #[serde(default)]
     pub http: Option<SocketAddr>,
-    /// The mount table, the same on all masters: whoever becomes the leader unmounts what is not
-    /// listed here.
+    /// Mounts, the same on all masters: those that were listed here at an earlier start and are no longer, are
+    /// unmounted by whoever becomes the leader.
     #[serde(default)]
     pub mounts: Vec<MountSpec>,
     /// Memory for inode cache, block cache and write buffers.
@@ -119,7 +119,7 @@ impl MasterConfig {
 }
 
 /// Absolute and normalised: no empty, `.` or `..` segment, no trailing slash but the root's.
-fn check_path(path: &str) -> Result<(), String> {
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let rest = path.strip_prefix('/').ok_or("it must begin with '/'")?;
     if rest.is_empty() {
         return Ok(());

@@ -2,11 +2,11 @@
 
 use crate::{
     error::{Error, Result},
+    machine::Outcomes,
     metrics::Metrics,
     reign::{Office, Reign},
 };
 use forebay_consensus::{ProposeError, Raft, Status};
-use forebay_meta::Outcome;
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::{Address, Code};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -45,13 +45,13 @@ struct Standing {
 pub(crate) struct Leadership {
     id: u64,
     masters: BTreeMap<u64, Address>,
-    raft: Raft<Outcome>,
+    raft: Raft<Outcomes>,
     standing: watch::Sender<Standing>,
 }
 
 impl Leadership {
     /// Of master `id` among `masters`, followed by [`Leadership::run`].
-    pub(crate) fn new(id: u64, masters: BTreeMap<u64, Address>, raft: Raft<Outcome>) -> Leadership {
+    pub(crate) fn new(id: u64, masters: BTreeMap<u64, Address>, raft: Raft<Outcomes>) -> Leadership {
         Leadership {
             id,
             masters,

@@ -14,7 +14,7 @@
 use crate::{
     leadership::Leadership,
     listen::bind,
-    machine::Machine,
+    machine::{Machine, Outcomes},
     metrics::Metrics,
     proposer::Proposer,
     reign::Office,
@@ -116,6 +116,7 @@ impl Master {
             meta,
             proposer: proposer.clone(),
             opened,
+            under_stores,
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
         };
@@ -189,7 +190,7 @@ async fn open_state(
     masters: &BTreeMap<u64, Address>,
     hub: Arc<Hub>,
     transport: Arc<dyn Transport>,
-) -> anyhow::Result<(Arc<Meta>, Raft<forebay_meta::Outcome>)> {
+) -> anyhow::Result<(Arc<Meta>, Raft<Outcomes>)> {
     let dir: &Path = &config.data_dir;
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
     let memory = config.memory.0;

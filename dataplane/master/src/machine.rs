@@ -2,8 +2,11 @@
 
 use crate::watch::Hub;
 use forebay_consensus::{Fatal, StateMachine};
-use forebay_meta::{Command, Meta, Outcome};
+use forebay_meta::{Command, Entry, Meta, Outcome};
 use std::sync::Arc;
+
+/// The outcomes of the commands of one entry of the journal.
+pub(crate) type Outcomes = Vec<Outcome>;
 
 /// Applies commands to the metadata and tells the watchers.
 pub(crate) struct Machine {
@@ -18,27 +21,25 @@ impl Machine {
 }
 
 impl StateMachine for Machine {
-    type Outcome = Outcome;
+    type Outcome = Outcomes;
 
     fn applied(&self) -> u64 {
         self.meta.applied()
     }
 
-    fn apply(&self, index: u64, command: &[u8]) -> Result<Outcome, Fatal> {
-        // Skipping what cannot be read would make this state differ from every other's.
-        let command: Command = postcard::from_bytes(command).map_err(|error| Fatal {
-            message: format!(
-                "journal entry {index} is damaged or of a newer version: use a newer forebay, or \
-                 restore the master's data directory"
-            ),
-            source: Some(Box::new(error)),
-        })?;
-        let outcome = self
-            .meta
-            .apply(index, &command)
-            .map_err(|e| fatal(index, e))?;
-        self.hub.publish(&outcome.invalidated);
-        Ok(outcome)
+    fn apply(&self, index: u64, commands: &[u8]) -> Result<Outcomes, Fatal> {
+        let mut outcomes = self.apply_run(index, &[commands])?;
+        Ok(outcomes.pop().unwrap_or_default())
+    }
+
+    fn apply_run(&self, first: u64, run: &[&[u8]]) -> Result<Vec<Outcomes>, Fatal> {
+        let entries = (first..).zip(run).map(|(index, bytes)| read(index, bytes));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let outcomes = self.meta.apply(&entries).map_err(|e| fatal(first, e))?;
+        for outcome in outcomes.iter().flatten() {
+            self.hub.publish(&outcome.invalidated);
+        }
+        Ok(outcomes)
     }
 
     fn skip(&self, index: u64) -> Result<(), Fatal> {
@@ -54,10 +55,22 @@ impl StateMachine for Machine {
     }
 }
 
+/// Skipping what cannot be read would make this state differ from every other's.
+fn read(index: u64, bytes: &[u8]) -> Result<Entry, Fatal> {
+    let commands: Vec<Command> = postcard::from_bytes(bytes).map_err(|error| Fatal {
+        message: format!(
+            "journal entry {index} is damaged or of a newer version: use a newer forebay, or \
+             restore the master's data directory"
+        ),
+        source: Some(Box::new(error)),
+    })?;
+    Ok(Entry { index, commands })
+}
+
 fn fatal(index: u64, error: forebay_meta::Error) -> Fatal {
     Fatal {
         message: format!(
-            "cannot apply journal entry {index}: check the disk of the master's data directory"
+            "cannot apply the journal from entry {index} on: check the disk of the master's data directory"
         ),
         source: Some(Box::new(error)),
     }

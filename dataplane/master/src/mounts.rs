@@ -1,13 +1,15 @@
 //! The mount table: which under store serves which part of the tree.
 
 use crate::{
+    config::check_path,
     error::{Error, Result},
     proposer::Proposer,
 };
-use forebay_meta::{Change, Meta};
+use forebay_meta::{Change, Meta, Mount, Reply};
 use forebay_types::{Code, MountId, MountSpec, SyncPolicy};
 use forebay_ufs::UnderStore;
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Makes the under store of a mount; replaced in tests.
@@ -17,81 +19,155 @@ pub type OpenUnderStore =
 /// How long an under store may take to prove that it can be used.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// A mounted under store.
+/// A mount whose under store has proven that it can be used.
 #[derive(Clone)]
-pub(crate) struct Mount {
-    /// Path, URI, options and policy.
-    pub(crate) spec: MountSpec,
-    /// The store.
-    pub(crate) store: Arc<dyn UnderStore>,
+pub(crate) struct Opened {
+    spec: MountSpec,
+    /// None of a scratch mount.
+    store: Option<Arc<dyn UnderStore>>,
 }
 
-/// The mounts by id.
-#[derive(Default)]
+/// The mount table of the state, with the under stores of its rows, opened when first needed:
+/// another master may have made the mount.
 pub(crate) struct Mounts {
-    by_id: BTreeMap<MountId, Mount>,
+    meta: Arc<Meta>,
+    open: OpenUnderStore,
+    stores: Mutex<BTreeMap<MountId, (Arc<MountSpec>, Arc<dyn UnderStore>)>>,
 }
 
 impl Mounts {
-    /// Brings the table of the state in step with the configuration, and joins each row with its
-    /// store from `opened`.
-    pub(crate) async fn reconcile(
-        meta: &Meta,
-        proposer: &Proposer,
-        opened: Vec<Mount>,
-    ) -> Result<Mounts> {
+    /// The table in `meta`.
+    pub(crate) fn new(meta: Arc<Meta>, open: OpenUnderStore) -> Mounts {
+        Mounts {
+            meta,
+            open,
+            stores: Mutex::default(),
+        }
+    }
+
+    /// Brings the rows that come from the configuration in step with it; others stay.
+    pub(crate) async fn reconcile(&self, proposer: &Proposer, opened: Vec<Opened>) -> Result<()> {
         let wanted: Vec<MountSpec> = opened.iter().map(|m| m.spec.clone()).collect();
-        for mount in gone(&meta.mounts()?, &wanted) {
+        for mount in gone(&self.meta.mounts(), &wanted) {
             proposer.propose(Change::Unmount { mount }).await?;
         }
-        for spec in missing(&meta.mounts()?, &wanted) {
+        for spec in missing(&self.meta.mounts(), &wanted) {
             let what = format!("cannot mount {} at {}", spec.uri, spec.path);
+            let configured = true;
             proposer
-                .propose(Change::Mount { spec })
+                .propose(Change::Mount { spec, configured })
                 .await
                 .map_err(|e| e.context(what))?;
         }
-        let mut stores: BTreeMap<String, Mount> = opened
-            .into_iter()
-            .map(|m| (m.spec.path.clone(), m))
-            .collect();
-        let mut by_id = BTreeMap::new();
-        for (id, spec) in meta.mounts()? {
-            let mount = stores.remove(&spec.path).ok_or_else(|| {
-                Error::new(
-                    Code::Internal,
-                    format!("mount {} was not taken away", spec.path),
-                )
-            })?;
-            by_id.insert(id, mount);
+        for Opened { spec, store } in opened {
+            self.keep(&spec, store);
         }
-        Ok(Mounts { by_id })
+        Ok(())
     }
 
-    /// The mount of a row.
-    pub(crate) fn get(&self, id: MountId) -> Result<&Mount> {
-        self.by_id.get(&id).ok_or_else(|| {
-            Error::new(
-                Code::NotFound,
-                format!("mount {id} is no longer in the mount table"),
-            )
-        })
+    /// Mounts what somebody asks for.
+    pub(crate) async fn mount(&self, proposer: &Proposer, spec: MountSpec) -> Result<MountId> {
+        if let Err(why) = check_path(&spec.path) {
+            let text = format!("bad mount path '{}': {why}", spec.path);
+            return Err(Error::new(Code::InvalidArgument, text));
+        }
+        if let Some((id, mount)) = self.at(&spec.path)
+            && mount.configured
+        {
+            return if *mount.spec == spec {
+                Ok(id)
+            } else {
+                Err(configured(&spec.path))
+            };
+        }
+        for Opened { spec, store } in open(std::slice::from_ref(&spec), &self.open).await? {
+            let change = Change::Mount {
+                spec: spec.clone(),
+                configured: false,
+            };
+            if let Reply::Mount(id) = proposer.propose(change).await? {
+                self.keep(&spec, store);
+                return Ok(id);
+            }
+        }
+        Err(Error::new(Code::Internal, "the journal answered no mount"))
+    }
+
+    /// Takes a mount away that somebody asked for.
+    pub(crate) async fn unmount(&self, proposer: &Proposer, path: &str) -> Result<()> {
+        let Some((mount, row)) = self.at(path) else {
+            let text = format!("nothing is mounted at '{path}'");
+            return Err(Error::new(Code::NotFound, text));
+        };
+        if row.configured {
+            return Err(configured(path));
+        }
+        proposer.propose(Change::Unmount { mount }).await?;
+        self.stores.lock().remove(&mount);
+        Ok(())
+    }
+
+    /// The under store of a row.
+    pub(crate) fn store(&self, id: MountId) -> Result<Arc<dyn UnderStore>> {
+        let row = self.meta.mount(id).ok_or_else(|| {
+            let text = format!("mount {id} is no longer in the mount table");
+            Error::new(Code::NotFound, text)
+        })?;
+        if row.spec.is_scratch() {
+            let text = format!("the mount at {} has no under store", row.spec.path);
+            return Err(Error::new(Code::Unsupported, text));
+        }
+        let mut stores = self.stores.lock();
+        if let Some((spec, store)) = stores.get(&id)
+            && spec.options == row.spec.options
+        {
+            return Ok(store.clone());
+        }
+        let store = (self.open)(&row.spec)?;
+        stores.retain(|id, _| self.meta.mount(*id).is_some());
+        stores.insert(id, (row.spec, store.clone()));
+        Ok(store)
     }
 
     /// When the mount's metadata is compared with the under store again; `None`: never, because
-    /// there is no such mount.
+    /// there is no such mount or no under store.
     pub(crate) fn policy(&self, id: Option<MountId>) -> Option<SyncPolicy> {
-        Some(self.by_id.get(&id?)?.spec.sync)
+        let spec = self.meta.mount(id?)?.spec;
+        (!spec.is_scratch()).then_some(spec.sync)
+    }
+
+    /// The path of a mount, if it is there.
+    pub(crate) fn path(&self, id: MountId) -> Option<String> {
+        Some(self.meta.mount(id)?.spec.path.clone())
     }
 
     /// Rows in the order of ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (MountId, &Mount)> {
-        self.by_id.iter().map(|(id, mount)| (*id, mount))
+    pub(crate) fn rows(&self) -> Vec<(MountId, Mount)> {
+        self.meta.mounts()
+    }
+
+    fn at(&self, path: &str) -> Option<(MountId, Mount)> {
+        let mut rows = self.meta.mounts().into_iter();
+        rows.find(|(_, mount)| mount.spec.path == path)
+    }
+
+    /// Keeps a store that was opened for a mount just made.
+    fn keep(&self, spec: &MountSpec, store: Option<Arc<dyn UnderStore>>) {
+        if let (Some((id, row)), Some(store)) = (self.at(&spec.path), store)
+            && *row.spec == *spec
+        {
+            self.stores.lock().insert(id, (row.spec, store));
+        }
     }
 }
 
+fn configured(path: &str) -> Error {
+    let text = format!("the mount at {path} is in the masters' configuration: change it there");
+    Error::new(Code::InvalidArgument, text)
+}
+
 /// Opens and probes the under stores, all at the same time.
-pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<Vec<Mount>> {
+pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<Vec<Opened>> {
     try_join_all(specs.iter().map(async |spec| {
         let refuse = |error: forebay_ufs::Error| {
             // What a library or the system says is no advice; the store's own words have one.
@@ -107,10 +183,19 @@ pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<V
             );
             Error::new(error.code, text)
         };
-        let store = open(spec).map_err(refuse)?;
-        let probed = tokio::time::timeout(PROBE_LIMIT, store.probe()).await;
-        probed.unwrap_or_else(|_| Err(too_late())).map_err(refuse)?;
-        Ok(Mount {
+        let store = if spec.is_scratch() {
+            if let Some(option) = spec.options.keys().next() {
+                let text = format!("a scratch mount has no option '{option}': take it out");
+                return Err(refuse(forebay_ufs::Error::new(Code::InvalidArgument, text)));
+            }
+            None
+        } else {
+            let store = open(spec).map_err(refuse)?;
+            let probed = tokio::time::timeout(PROBE_LIMIT, store.probe()).await;
+            probed.unwrap_or_else(|_| Err(too_late())).map_err(refuse)?;
+            Some(store)
+        };
+        Ok(Opened {
             spec: spec.clone(),
             store,
         })
@@ -133,26 +218,25 @@ fn advice(code: Code) -> &'static str {
     }
 }
 
-/// Rows to take away, the deepest first: those at a path that is wanted no longer, or for another
-/// URI now.
-fn gone(have: &[(MountId, MountSpec)], wanted: &[MountSpec]) -> Vec<MountId> {
-    let kept = |spec: &MountSpec| {
-        wanted
-            .iter()
-            .any(|w| w.path == spec.path && w.uri == spec.uri)
+/// Rows to take away, the deepest first: configured ones at a path that is wanted no longer, and
+/// any at a path that is wanted for another URI now.
+fn gone(have: &[(MountId, Mount)], wanted: &[MountSpec]) -> Vec<MountId> {
+    let kept = |mount: &Mount| match wanted.iter().find(|w| w.path == mount.spec.path) {
+        Some(wanted) => wanted.uri == mount.spec.uri,
+        None => !mount.configured,
     };
-    let mut gone: Vec<&(MountId, MountSpec)> = have.iter().filter(|(_, s)| !kept(s)).collect();
-    gone.sort_by(|(_, a), (_, b)| b.path.cmp(&a.path));
+    let mut gone: Vec<&(MountId, Mount)> = have.iter().filter(|(_, m)| !kept(m)).collect();
+    gone.sort_by(|(_, a), (_, b)| b.spec.path.cmp(&a.spec.path));
     gone.into_iter().map(|(id, _)| *id).collect()
 }
 
 /// Mounts to make or to change, a mount before those within it.
-fn missing(have: &[(MountId, MountSpec)], wanted: &[MountSpec]) -> Vec<MountSpec> {
-    let mut missing: Vec<MountSpec> = wanted
-        .iter()
-        .filter(|w| !have.iter().any(|(_, spec)| spec == *w))
-        .cloned()
-        .collect();
+fn missing(have: &[(MountId, Mount)], wanted: &[MountSpec]) -> Vec<MountSpec> {
+    let there = |wanted: &&MountSpec| {
+        have.iter()
+            .any(|(_, mount)| mount.configured && *mount.spec == **wanted)
+    };
+    let mut missing: Vec<MountSpec> = wanted.iter().filter(|w| !there(w)).cloned().collect();
     missing.sort_by(|a, b| a.path.cmp(&b.path));
     missing
 }
@@ -171,21 +255,28 @@ mod tests {
         }
     }
 
+    fn row(id: u32, configured: bool, path: &str, uri: &str) -> (MountId, Mount) {
+        let spec = Arc::new(spec(path, uri));
+        (MountId(id), Mount { spec, configured })
+    }
+
     #[test]
     fn mounts_that_are_wanted_no_longer_go_deepest_first() {
         let have = [
-            (MountId(1), spec("/", "a:")),
-            (MountId(2), spec("/x", "b:")),
-            (MountId(3), spec("/x/y", "c:")),
+            row(1, true, "/", "a:"),
+            row(2, true, "/x", "b:"),
+            row(3, true, "/x/y", "c:"),
+            row(4, false, "/asked", "d:"),
         ];
         let wanted = [spec("/", "a:"), spec("/x", "other:")];
         assert_eq!(gone(&have, &wanted), [MountId(3), MountId(2)]);
         assert_eq!(gone(&have, &[]), [MountId(3), MountId(2), MountId(1)]);
+        assert_eq!(gone(&have[3..], &[spec("/asked", "e:")]), [MountId(4)]);
     }
 
     #[test]
     fn new_and_changed_mounts_are_made_outermost_first() {
-        let have = [(MountId(1), spec("/x", "b:"))];
+        let have = [row(1, true, "/x", "b:"), row(2, false, "/asked", "d:")];
         let changed = MountSpec {
             sync: SyncPolicy::Always,
             ..spec("/x", "b:")
@@ -196,5 +287,7 @@ mod tests {
             [spec("/", "a:"), changed, spec("/x/y", "c:")]
         );
         assert_eq!(missing(&have, &[spec("/x", "b:")]), []);
+        let asked = spec("/asked", "d:");
+        assert_eq!(missing(&have, std::slice::from_ref(&asked)), [asked]);
     }
 }

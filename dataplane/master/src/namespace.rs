@@ -60,6 +60,25 @@ impl Namespace {
         Ok(self.proposer.raft().read_barrier().await?)
     }
 
+    /// As [`Namespace::lookup`], if nothing must be waited for.
+    pub(crate) fn lookup_now(
+        &self,
+        parent: Ino,
+        name: &Name,
+    ) -> Result<Option<(Option<Attr>, Duration)>> {
+        let Some(lease) = self.sync.name_now(parent)? else {
+            return Ok(None);
+        };
+        Ok(Some((self.meta.lookup(parent, name)?, lease)))
+    }
+
+    /// As [`Namespace::attr`], if nothing must be waited for.
+    pub(crate) fn attr_now(&self, ino: Ino) -> Result<Option<(Attr, Duration)>> {
+        let (attr, dir) = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
+        let lease = self.sync.attributes_now(attr.kind, dir.as_ref());
+        Ok(lease.map(|lease| (attr, lease)))
+    }
+
     /// A name in a directory, and how long the answer may be kept.
     pub(crate) async fn lookup(
         &self,
@@ -72,9 +91,13 @@ impl Namespace {
 
     /// Attributes of an inode, and how long the answer may be kept.
     pub(crate) async fn attr(&self, ino: Ino) -> Result<(Attr, Duration)> {
-        let lease = self.sync.attributes(ino).await?;
-        let attr = self.meta.attr(ino)?;
-        attr.map(|attr| (attr, lease)).ok_or_else(|| unknown(ino))
+        if let Some(answer) = self.attr_now(ino)? {
+            return Ok(answer);
+        }
+        self.sync.compare(ino).await?;
+        let (attr, dir) = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
+        let mount = dir.and_then(|(_, state)| state.mount);
+        Ok((attr, self.sync.lease_of(mount)))
     }
 
     /// Begins to read a directory: its attributes, its parent, and how long the answer may be
@@ -130,8 +153,14 @@ impl Namespace {
         if let Some(file) = self.meta.file_ref(ino)? {
             return Ok(file);
         }
-        Err(match self.meta.attr(ino)? {
-            Some(_) => Error::new(Code::IsDirectory, format!("inode {ino} is a directory")),
+        Err(match self.meta.attr(ino)?.map(|attr| attr.kind) {
+            Some(FileKind::Directory) => {
+                Error::new(Code::IsDirectory, format!("inode {ino} is a directory"))
+            }
+            Some(FileKind::File) => {
+                let text = format!("inode {ino} is in a scratch mount, which holds no file data");
+                Error::new(Code::Unsupported, text)
+            }
             None => unknown(ino),
         })
     }

@@ -1,8 +1,11 @@
 //! From a change to its outcome: stamps the time, proposes, waits until it is applied.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    machine::Outcomes,
+};
 use forebay_consensus::Raft;
-use forebay_meta::{Change, Command, Outcome, Reply};
+use forebay_meta::{Change, Command, Reply, RequestId};
 use forebay_types::Code;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
@@ -19,34 +22,47 @@ pub(crate) fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Proposes the masters' own changes.
+/// Proposes changes: the masters' own, and those of clients.
 pub(crate) struct Proposer {
-    raft: Raft<Outcome>,
+    raft: Raft<Outcomes>,
 }
 
 impl Proposer {
-    pub(crate) fn new(raft: Raft<Outcome>) -> Proposer {
+    pub(crate) fn new(raft: Raft<Outcomes>) -> Proposer {
         Proposer { raft }
     }
 
     /// The journal.
-    pub(crate) fn raft(&self) -> &Raft<Outcome> {
+    pub(crate) fn raft(&self) -> &Raft<Outcomes> {
         &self.raft
     }
 
-    /// Proposes a change; resolves when it is durable and applied here.
+    /// Proposes a change of the masters' own; resolves when it is durable and applied here.
     pub(crate) async fn propose(&self, change: Change) -> Result<Reply> {
-        let command = Command {
-            now_ns: now_ns(),
-            request: None,
+        match self.propose_all([(None, change)]).await?.pop() {
+            Some(Reply::Refused { code, reason }) => Err(Error::new(code, reason)),
+            Some(reply) => Ok(reply),
+            None => Err(Error::new(Code::Internal, "a command without an outcome")),
+        }
+    }
+
+    /// Proposes changes, small ones if more than one, as one entry of the journal; resolves when
+    /// they are durable and applied here, with a reply to each.
+    pub(crate) async fn propose_all(
+        &self,
+        changes: impl IntoIterator<Item = (Option<RequestId>, Change)>,
+    ) -> Result<Vec<Reply>> {
+        let now_ns = now_ns();
+        let command = |(request, change)| Command {
+            now_ns,
+            request,
             change,
         };
-        let bytes = postcard::to_allocvec(&command)
+        let commands: Vec<Command> = changes.into_iter().map(command).collect();
+        let bytes = postcard::to_allocvec(&commands)
             .map_err(|e| Error::new(Code::Internal, format!("cannot encode a command: {e}")))?;
-        match self.raft.propose(bytes.into()).await?.reply {
-            Reply::Refused { code, reason } => Err(Error::new(code, reason)),
-            reply => Ok(reply),
-        }
+        let outcomes = self.raft.propose(bytes.into()).await?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.reply).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     job::{fleet::Fleet, reap},
     metrics::Metrics,
-    mounts::{Mount, Mounts},
+    mounts::{Mounts, OpenUnderStore, Opened},
     namespace::Namespace,
     proposer::Proposer,
     sync::Sync,
@@ -47,7 +47,9 @@ pub(crate) struct Office {
     pub(crate) meta: Arc<Meta>,
     pub(crate) proposer: Arc<Proposer>,
     /// The under stores of the configuration.
-    pub(crate) opened: Vec<Mount>,
+    pub(crate) opened: Vec<Opened>,
+    /// Opens those of other mounts.
+    pub(crate) under_stores: OpenUnderStore,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -65,7 +67,8 @@ impl Office {
         let cluster = meta.cluster()?.ok_or_else(|| {
             crate::error::Error::new(Code::Internal, "the journal lost the cluster's identity")
         })?;
-        let mounts = Mounts::reconcile(meta, proposer, self.opened.clone()).await?;
+        let mounts = Mounts::new(meta.clone(), self.under_stores.clone());
+        mounts.reconcile(proposer, self.opened.clone()).await?;
         let mounts = Arc::new(mounts);
         let shutdown = self.shutdown.part();
         let sync = Sync::new(

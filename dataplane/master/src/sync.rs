@@ -17,7 +17,7 @@ use crate::{
 };
 use forebay_meta::{Change, DirState, Meta, UfsEntry, UfsKind};
 use forebay_service::Shutdown;
-use forebay_types::{Attr, Code, FileKind, Ino, Name};
+use forebay_types::{Attr, Code, FileKind, Ino, MountId, Name};
 use forebay_ufs::Depth;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
@@ -87,10 +87,12 @@ impl Sync {
 
     /// Makes one name of the directory fit to be answered; how long the answer may be kept.
     pub(crate) async fn name(&self, dir: Ino, name: &Name) -> Result<Duration> {
+        if let Some(lease) = self.name_now(dir)? {
+            return Ok(lease);
+        }
         let state = self.dir_state(dir)?;
         match self.freshness(&state) {
-            Freshness::Fresh => {}
-            Freshness::Stale => self.behind(dir),
+            Freshness::Fresh | Freshness::Stale => {}
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop)?,
             // One request for a file that is known; only a listing can tell of the rest.
             Freshness::Check => match self.meta.lookup(dir, name)? {
@@ -107,21 +109,40 @@ impl Sync {
         Ok(lease(self.mounts.policy(state.mount)))
     }
 
-    /// Makes the attributes of an inode fit to be answered; how long the answer may be kept.
-    pub(crate) async fn attributes(&self, ino: Ino) -> Result<Duration> {
-        let Some((parent, _)) = self.meta.parent(ino)? else {
-            // The root's attributes and those of an inode out of the tree never change.
-            return Ok(lease(None));
-        };
-        let state = self.dir_state(parent)?;
+    /// How long an answer about any name of the directory may be kept, if it can be given without
+    /// waiting for the under store.
+    pub(crate) fn name_now(&self, dir: Ino) -> Result<Option<Duration>> {
+        let state = self.dir_state(dir)?;
         match self.freshness(&state) {
-            Freshness::Stale => self.behind(parent),
-            Freshness::Check if self.meta.dir_state(ino)?.is_none() => {
-                self.compare(ino).await.map(drop)?;
-            }
+            Freshness::Fresh => {}
+            Freshness::Stale => self.behind(dir),
+            Freshness::Unloaded | Freshness::Check => return Ok(None),
+        }
+        Ok(Some(lease(self.mounts.policy(state.mount))))
+    }
+
+    /// How long an answer about the attributes of an inode in `dir` may be kept, if it can be given
+    /// without waiting for the under store.
+    pub(crate) fn attributes_now(
+        &self,
+        kind: FileKind,
+        dir: Option<&(Ino, DirState)>,
+    ) -> Option<Duration> {
+        // The root's attributes and those of an inode out of the tree never change.
+        let Some((dir, state)) = dir else {
+            return Some(lease(None));
+        };
+        match self.freshness(state) {
+            Freshness::Stale => self.behind(*dir),
+            Freshness::Check if kind == FileKind::File => return None,
             _ => {}
         }
-        Ok(lease(self.mounts.policy(state.mount)))
+        Some(lease(self.mounts.policy(state.mount)))
+    }
+
+    /// How long answers about what is in a mount may be kept.
+    pub(crate) fn lease_of(&self, mount: Option<MountId>) -> Duration {
+        lease(self.mounts.policy(mount))
     }
 
     /// Makes the directory fit to be walked for a job: what is new in the under store counts, but
@@ -212,10 +233,11 @@ impl Sync {
 
     async fn list(&self, dir: Ino) -> Result<Changes> {
         let state = self.dir_state(dir)?;
-        let Some(mount_id) = state.mount else {
+        // Without an under store there is nothing to follow.
+        let (Some(mount_id), Some(_)) = (state.mount, self.mounts.policy(state.mount)) else {
             return Ok(Changes::default());
         };
-        let mount = self.mounts.get(mount_id)?;
+        let store = self.mounts.store(mount_id)?;
         let path = self.meta.path(dir)?.ok_or_else(|| {
             Error::new(
                 Code::NotFound,
@@ -224,11 +246,12 @@ impl Sync {
         })?;
         let started_ns = now_ns();
         let empty = state.synced_ns.is_none() && self.meta.read_dir(dir, None, 1)?.is_empty();
-        let guard = protected(&path, self.mounts.iter().map(|(_, m)| m.spec.path.as_str()));
+        let rows = self.mounts.rows();
+        let guard = protected(&path, rows.iter().map(|(_, m)| m.spec.path.as_str()));
         let mut diff = Diff::new(state.prefix.clone(), guard);
         let mut batch = Batch::new(dir);
         let mut pipeline = Pipeline::new(self.proposer.clone());
-        let mut pages = mount.store.list(&state.prefix, Depth::Directory);
+        let mut pages = store.list(&state.prefix, Depth::Directory);
         let mut first = true;
         while let Some(page) = pages.next().await {
             let page = match page {
@@ -323,7 +346,7 @@ impl Sync {
         ) else {
             return Ok(Changes::default());
         };
-        let change = match self.mounts.get(file.mount)?.store.stat(&file.key).await {
+        let change = match self.mounts.store(file.mount)?.stat(&file.key).await {
             Ok(object)
                 if object.fingerprint == file.fingerprint && object.mtime_ns == attr.mtime_ns =>
             {

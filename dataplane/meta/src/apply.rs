@@ -2,18 +2,30 @@
 
 use crate::{
     Error, Result,
-    command::{Change, Command},
+    command::{Change, Command, Entry},
     entries, mount, orphan,
     outcome::{Outcome, Reply},
-    pin, problem, schema,
+    pin, problem, schema, scratch,
     session::{self, Admission},
     txn::{Fault, Txn},
 };
+use forebay_types::Code;
 
-/// Applies a command at `index` within `txn`, which the caller then commits.
-pub(crate) fn apply(txn: &mut Txn, index: u64, command: &Command) -> Result<Outcome> {
+/// Applies the commands of an entry within `txn`, which the caller then commits. In `txn` there
+/// is either one command, or only small ones.
+pub(crate) fn apply(txn: &mut Txn, entry: &Entry) -> Result<Vec<Outcome>> {
+    txn.state.counters.applied = entry.index;
+    let alone = entry.commands.len() == 1;
+    let commands = entry.commands.iter();
+    commands.map(|command| one(txn, command, alone)).collect()
+}
+
+fn one(txn: &mut Txn, command: &Command, alone: bool) -> Result<Outcome> {
+    if !alone && !command.change.is_small() {
+        let reason = "only small changes share an entry of the journal";
+        return Ok(Outcome::refused(Code::InvalidArgument, reason));
+    }
     let counters = &mut txn.state.counters;
-    counters.applied = index;
     // Clocks of leaders differ; time in the state does not run backwards.
     counters.now_ns = counters.now_ns.max(command.now_ns);
     let Some(request) = &command.request else {
@@ -31,7 +43,8 @@ pub(crate) fn apply(txn: &mut Txn, index: u64, command: &Command) -> Result<Outc
 
 /// Makes the change whole, or refuses it and changes nothing.
 fn attempt(txn: &mut Txn, change: &Change) -> Result<Outcome> {
-    let before = txn.state.clone();
+    // Small ones are refused before they change anything; others are alone in the batch.
+    let before = (!change.is_small()).then(|| txn.state.clone());
     match perform(txn, change) {
         Ok(reply) => Ok(Outcome {
             reply,
@@ -39,8 +52,10 @@ fn attempt(txn: &mut Txn, change: &Change) -> Result<Outcome> {
         }),
         Err(Fault::Fatal(error)) => Err(error),
         Err(Fault::Refused { code, reason }) => {
-            txn.clear();
-            txn.state = before;
+            if let Some(before) = before {
+                txn.clear();
+                txn.state = before;
+            }
             Ok(Outcome::refused(code, reason))
         }
     }
@@ -52,7 +67,7 @@ fn perform(txn: &mut Txn, change: &Change) -> Result<Reply, Fault> {
         Change::InitCluster { cluster } => init_cluster(txn, cluster),
         Change::OpenSession { client } => Ok(session::open(txn, client)),
         Change::ExpireSessions { unused_since_ns } => session::expire(txn, *unused_since_ns),
-        Change::Mount { spec } => mount::mount(txn, spec),
+        Change::Mount { spec, configured } => mount::mount(txn, spec, *configured),
         Change::Unmount { mount } => mount::unmount(txn, *mount),
         Change::UpsertEntries { parent, entries } => {
             entries::upsert(txn, inner(txn, *parent), entries)
@@ -68,6 +83,31 @@ fn perform(txn: &mut Txn, change: &Change) -> Result<Reply, Fault> {
         } => problem::record(txn, *mount, prefix, problems),
         Change::SetPin { ino, pinned } => pin::set(txn, inner(txn, *ino), *pinned),
         Change::Reap { before_ns, limit } => orphan::reap(txn, *before_ns, *limit),
+        Change::Create {
+            parent,
+            name,
+            access,
+        } => scratch::create(txn, inner(txn, *parent), name, *access),
+        Change::Mkdir {
+            parent,
+            name,
+            access,
+        } => scratch::mkdir(txn, inner(txn, *parent), name, *access),
+        Change::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            no_replace,
+        } => scratch::rename(
+            txn,
+            (inner(txn, *parent), name),
+            (inner(txn, *new_parent), new_name),
+            *no_replace,
+        ),
+        Change::Remove { parent, name } => scratch::remove(txn, inner(txn, *parent), name),
+        Change::RemoveDir { parent, name } => scratch::remove_dir(txn, inner(txn, *parent), name),
+        Change::SetAttr { ino, set } => scratch::set_attr(txn, inner(txn, *ino), set),
     }
 }
 

@@ -4,7 +4,17 @@ use bytes::Bytes;
 use forebay_types::{Fingerprint, Ino, MountId, MountSpec, Name, SessionId};
 use serde::{Deserialize, Serialize};
 
-/// A command with all that the outcome depends on. Encoded with postcard in the journal.
+/// An entry of the journal: commands that take effect together. More than one only if all are
+/// small ([`Change::is_small`]). Encoded with postcard, without the index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Where it is in the journal.
+    pub index: u64,
+    /// Not empty.
+    pub commands: Vec<Command>,
+}
+
+/// A command with all that the outcome depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// Nanoseconds since the Unix epoch, from the proposing leader; time never runs backwards in
@@ -51,6 +61,8 @@ pub enum Change {
     Mount {
         /// What and where.
         spec: MountSpec,
+        /// Whether the masters' configuration names it; else somebody asked for it.
+        configured: bool,
     },
     /// Takes a mount and everything below it out of the tree.
     Unmount {
@@ -103,6 +115,100 @@ pub enum Change {
         /// Most rows.
         limit: u32,
     },
+    /// Makes an empty file. This and all below: by a client, in a scratch mount; elsewhere they
+    /// are refused with `ReadOnly`.
+    Create {
+        /// The directory.
+        parent: Ino,
+        /// Its name there.
+        name: Name,
+        /// Whose it is.
+        access: Access,
+    },
+    /// Makes an empty directory.
+    Mkdir {
+        /// The directory above.
+        parent: Ino,
+        /// Its name there.
+        name: Name,
+        /// Whose it is.
+        access: Access,
+    },
+    /// Gives an inode another name, in place of what has that name. Costs the same whatever is
+    /// below.
+    Rename {
+        /// The directory.
+        parent: Ino,
+        /// Its name there.
+        name: Name,
+        /// The directory that it goes to; of the same mount.
+        new_parent: Ino,
+        /// Its name there.
+        new_name: Name,
+        /// Refuse to replace anything.
+        no_replace: bool,
+    },
+    /// Takes the name of a file out of a directory.
+    Remove {
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
+    /// Takes an empty directory out of the one above.
+    RemoveDir {
+        /// The directory above.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
+    /// Sets attributes.
+    SetAttr {
+        /// The inode.
+        ino: Ino,
+        /// To what.
+        set: SetAttr,
+    },
+}
+
+impl Change {
+    /// Whether it looks at single rows only, and at all of them before it writes any. Such
+    /// changes can share an entry of the journal and a write to the store.
+    pub fn is_small(&self) -> bool {
+        matches!(
+            self,
+            Change::Create { .. }
+                | Change::Mkdir { .. }
+                | Change::Rename { .. }
+                | Change::Remove { .. }
+                | Change::RemoveDir { .. }
+                | Change::SetAttr { .. }
+        )
+    }
+}
+
+/// Permissions and owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Permission bits (`0o7777`).
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Attributes to set; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAttr {
+    /// Permission bits (`0o7777`).
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Time of the last change, nanoseconds since the Unix epoch.
+    pub mtime_ns: Option<i64>,
 }
 
 /// One name as the under store has it.

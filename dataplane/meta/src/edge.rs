@@ -14,6 +14,8 @@ pub(crate) enum Origin {
     Mount,
     /// A directory made on the way to a mount point; the under store has not shown it.
     Made,
+    /// A client made it, in a scratch mount.
+    Own,
 }
 
 /// Where a name leads.
@@ -32,7 +34,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Edge> {
 }
 
 pub(crate) fn get(reader: &dyn Read, dir: Ino, name: &Name) -> Result<Option<Edge>> {
-    let value = reader.get(&schema::edge(dir, name.as_bytes()))?;
+    at(reader, &schema::edge(dir, name.as_bytes()))
+}
+
+/// The edge with a key.
+pub(crate) fn at(reader: &dyn Read, key: &[u8]) -> Result<Option<Edge>> {
+    let value = reader.get(key)?;
     value.map(|bytes| decode(&bytes)).transpose()
 }
 

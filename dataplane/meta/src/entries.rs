@@ -233,7 +233,7 @@ pub(crate) fn remove(txn: &mut Txn, dir: Ino, names: &[Name]) -> Result<Reply, F
                 );
                 crate::mount::find_ways(txn)?;
             }
-            Origin::Store | Origin::Made => txn.detach(dir, name, edge)?,
+            Origin::Store | Origin::Made | Origin::Own => txn.detach(dir, name, edge)?,
         }
         txn.invalidate_entry(dir, name);
         removed += 1;

@@ -1,10 +1,10 @@
 //! The inode table, and its rows in memory.
 
-use crate::{Result, etag::Etag, schema, stamp::Stamp};
+use crate::{Result, command::Access, etag::Etag, schema, stamp::Stamp};
 use bytes::Bytes;
 use forebay_kv::Read;
 use forebay_types::{
-    Attr, ContentVersion, FileId, FileKind, FileRef, Fingerprint, Ino, MountId, Name,
+    Attr, ContentVersion, FileId, FileKind, FileRef, Fingerprint, Ino, MountId, MountSpec, Name,
 };
 use quick_cache::{
     Weighter,
@@ -13,12 +13,24 @@ use quick_cache::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Permission bits of every directory.
-const DIRECTORY_MODE: u16 = 0o755;
-/// Permission bits of every file.
-const FILE_MODE: u16 = 0o644;
-/// Owner and group of everything.
-const OWNER: u32 = 0;
+/// Of a directory from an under store.
+const DIRECTORY_ACCESS: Access = Access {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+};
+/// Of a file from an under store.
+const FILE_ACCESS: Access = Access {
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+};
+/// Of the top of a scratch mount: like `/tmp`, everybody makes names and removes his own.
+pub(crate) const SCRATCH_ACCESS: Access = Access {
+    mode: 0o1777,
+    uid: 0,
+    gid: 0,
+};
 /// Under stores replace contents whole, and a replaced file is a new inode: an inode has one
 /// content.
 const ONLY_VERSION: ContentVersion = ContentVersion(1);
@@ -29,6 +41,8 @@ pub(crate) struct InodeRow {
     /// Where it hangs, or hung; `None`: it is, or was, the root.
     pub(crate) place: Option<Place>,
     pub(crate) mtime: Stamp,
+    /// `None`: what everything from under stores has.
+    pub(crate) access: Option<Access>,
     pub(crate) body: Body,
 }
 
@@ -69,25 +83,42 @@ pub(crate) struct Directory {
     pub(crate) listed: bool,
 }
 
-/// The under store of a directory, and its key there.
+/// The mount that a directory belongs to, and its key in the under store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owner {
     pub(crate) mount: MountId,
-    /// Empty, or ending in `/`.
-    pub(crate) prefix: Bytes,
+    /// Empty, or ending in `/`. `None` in a scratch mount: there is no under store, and a
+    /// directory can be renamed without a change of what is below.
+    pub(crate) prefix: Option<Bytes>,
 }
 
 impl Owner {
+    /// Of the top of a mount.
+    pub(crate) fn top(mount: MountId, spec: &MountSpec) -> Owner {
+        Owner {
+            mount,
+            prefix: (!spec.is_scratch()).then(Bytes::new),
+        }
+    }
+
     /// Of a directory within.
     pub(crate) fn child(&self, name: &Name) -> Owner {
-        let mut prefix = Vec::with_capacity(self.prefix.len() + name.as_bytes().len() + 1);
-        prefix.extend_from_slice(&self.prefix);
-        prefix.extend_from_slice(name.as_bytes());
-        prefix.push(b'/');
+        let prefix = self.prefix.as_ref().map(|above| {
+            let mut prefix = Vec::with_capacity(above.len() + name.as_bytes().len() + 1);
+            prefix.extend_from_slice(above);
+            prefix.extend_from_slice(name.as_bytes());
+            prefix.push(b'/');
+            prefix.into()
+        });
         Owner {
             mount: self.mount,
-            prefix: prefix.into(),
+            prefix,
         }
+    }
+
+    /// Whether there is no under store behind the directory.
+    pub(crate) fn is_scratch(&self) -> bool {
+        self.prefix.is_none()
     }
 }
 
@@ -101,6 +132,7 @@ impl InodeRow {
         InodeRow {
             place,
             mtime: Stamp(mtime_ns),
+            access: None,
             body: Body::Directory(directory),
         }
     }
@@ -121,6 +153,7 @@ impl InodeRow {
         InodeRow {
             place: Some(place),
             mtime: Stamp(mtime_ns),
+            access: None,
             body: Body::File(file),
         }
     }
@@ -150,19 +183,20 @@ impl InodeRow {
 
     /// What `stat` shows; `ino` as others know it.
     pub(crate) fn attr(&self, ino: Ino) -> Attr {
-        let (kind, mode, size, version) = match &self.body {
-            Body::File(file) => (FileKind::File, FILE_MODE, file.size, file.version),
-            Body::Directory(_) => (FileKind::Directory, DIRECTORY_MODE, 0, ContentVersion(0)),
+        let (kind, access, size, version) = match &self.body {
+            Body::File(file) => (FileKind::File, FILE_ACCESS, file.size, file.version),
+            Body::Directory(_) => (FileKind::Directory, DIRECTORY_ACCESS, 0, ContentVersion(0)),
         };
+        let access = self.access.unwrap_or(access);
         let mtime_ns = self.mtime.0;
         Attr {
             ino,
             kind,
             size,
             mtime_ns,
-            mode,
-            uid: OWNER,
-            gid: OWNER,
+            mode: access.mode,
+            uid: access.uid,
+            gid: access.gid,
             version,
         }
     }
@@ -181,7 +215,8 @@ impl InodeRow {
             Body::Directory(directory) => directory
                 .owner
                 .as_ref()
-                .map_or(0, |owner| owner.prefix.len()),
+                .and_then(|owner| owner.prefix.as_ref())
+                .map_or(0, Bytes::len),
         };
         (size_of::<InodeRow>() + OVERHEAD + place + body) as u64
     }
@@ -205,9 +240,9 @@ impl File {
 
     /// What a worker needs; `parent` is the directory that the file is or was in.
     pub(crate) fn file_ref(&self, ino: Ino, place: &Place, parent: &Directory) -> Option<FileRef> {
-        let owner = parent.owner.as_ref()?;
-        let mut key = Vec::with_capacity(owner.prefix.len() + place.name.as_bytes().len());
-        key.extend_from_slice(&owner.prefix);
+        let prefix = parent.owner.as_ref()?.prefix.as_ref()?;
+        let mut key = Vec::with_capacity(prefix.len() + place.name.as_bytes().len());
+        key.extend_from_slice(prefix);
         key.extend_from_slice(place.name.as_bytes());
         Some(FileRef {
             id: FileId {
@@ -281,9 +316,9 @@ impl Weighter<Ino, Arc<InodeRow>> for Bytewise {
     }
 }
 
-/// Rows in memory, bounded in bytes. Views fill it; apply drops what it changed after the commit.
-/// A view that has read a row before the commit cannot put it in afterwards: its placeholder is
-/// gone by then.
+/// Rows in memory, bounded in bytes. Views fill it; apply drops or renews what it changed after the
+/// commit. A view that has read a row before the commit cannot put it in afterwards: its
+/// placeholder is gone by then.
 pub(crate) struct InodeCache {
     rows: Cache<Ino, Arc<InodeRow>, Bytewise>,
 }
@@ -313,6 +348,11 @@ impl InodeCache {
 
     pub(crate) fn forget(&self, ino: Ino) {
         self.rows.remove(&ino);
+    }
+
+    /// Keeps a row that was just committed in the place of an older one.
+    pub(crate) fn renew(&self, ino: Ino, row: Arc<InodeRow>) {
+        self.rows.insert(ino, row);
     }
 }
 

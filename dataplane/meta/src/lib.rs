@@ -11,11 +11,14 @@
 //! until [`Change::Reap`] deletes it. Whatever leaves the tree leaves it at once, however much is
 //! below: only its edge is deleted, and reaping follows in bounded steps.
 //!
+//! Names and attributes below a scratch mount, which has no under store, are Forebay's own:
+//! clients change them. All else is the under stores' to change.
+//!
 //! Mounts nest. Directories on the way to a mount point exist even if the under store around it
 //! has none of that name, and they outlive its disappearance there.
 
 use forebay_kv::{Durability, Kv};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -34,19 +37,23 @@ pub mod outcome;
 mod pin;
 mod problem;
 mod schema;
+mod scratch;
 mod session;
 mod stamp;
 mod tree;
 mod txn;
 mod view;
 
-pub use command::{Change, Command, Problem, ProblemReason, RequestId, UfsEntry, UfsKind};
+pub use command::{
+    Access, Change, Command, Entry, Problem, ProblemReason, RequestId, SetAttr, UfsEntry, UfsKind,
+};
 pub use outcome::{Invalidated, Outcome, Reply};
-pub use view::DirState;
+pub use view::{DirState, Mount};
 
 use counters::Counters;
 use inode::{InodeCache, InodeRow};
 use mount::Mounts;
+use session::Sessions;
 use txn::{State, Txn};
 
 /// An error of the store or damage in it: fatal to the node, never an answer to a client.
@@ -77,12 +84,19 @@ pub struct Meta {
     kv: Arc<dyn Kv>,
     cache: InodeCache,
     /// Held by whoever applies.
-    state: Mutex<State>,
-    // Copies of counters for views, set after each commit.
+    state: Mutex<Held>,
+    // Copies for views, set after each commit.
+    mounts: RwLock<Arc<Mounts>>,
     applied: AtomicU64,
     root: AtomicU64,
     inodes: AtomicU64,
     pins: AtomicU64,
+}
+
+/// What is in memory between batches.
+struct Held {
+    state: State,
+    sessions: Sessions,
 }
 
 impl Meta {
@@ -106,16 +120,22 @@ impl Meta {
         let problems = problem::load_totals(&*kv)?;
         let state = State {
             counters,
-            mounts: Mounts::default(),
-            problems,
+            mounts: Arc::default(),
+            problems: Arc::new(problems),
         };
-        let mut txn = Txn::new(&*kv, &cache, state);
+        let mut txn = Txn::new(&*kv, &cache, state, Sessions::default());
         mount::load(&mut txn)?;
-        let state = txn.state;
+        let Txn {
+            state, sessions, ..
+        } = txn;
         let meta = Meta {
             kv,
             cache,
-            state: Mutex::new(state.clone()),
+            mounts: RwLock::default(),
+            state: Mutex::new(Held {
+                state: state.clone(),
+                sessions,
+            }),
             applied: AtomicU64::new(0),
             root: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
@@ -130,29 +150,53 @@ impl Meta {
         self.applied.load(Ordering::Acquire)
     }
 
-    /// Applies a command. An index that is already applied changes nothing (and the outcome says
-    /// nothing). After an error the state is as before, and the same index can be applied again.
-    pub fn apply(&self, index: u64, command: &Command) -> Result<Outcome> {
-        let mut state = self.state.lock();
-        if index <= state.counters.applied {
-            return Ok(Outcome::default());
+    /// Applies consecutive entries of the journal; the outcomes of each one's commands. An entry
+    /// that is already applied changes nothing (and its outcomes say nothing). Each entry takes
+    /// effect whole or not at all. After an error the state is as after some entry before the one
+    /// that failed, and the same entries can be applied again.
+    pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Vec<Outcome>>> {
+        let mut held = self.state.lock();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut rest = entries;
+        while let Some(first) = rest.first() {
+            let small = |entry: &&Entry| entry.commands.iter().all(|c| c.change.is_small());
+            let run = match small(&first) {
+                true => rest.iter().take_while(small).count(),
+                false => 1,
+            };
+            let (now, later) = rest.split_at(run);
+            self.together(&mut held, |txn| {
+                for entry in now {
+                    outcomes.push(if entry.index <= txn.state.counters.applied {
+                        vec![Outcome::default(); entry.commands.len()]
+                    } else {
+                        apply::apply(txn, entry)?
+                    });
+                }
+                Ok(())
+            })?;
+            rest = later;
         }
-        let mut txn = Txn::new(&*self.kv, &self.cache, state.clone());
-        let outcome = apply::apply(&mut txn, index, command)?;
-        *state = txn.commit()?;
-        self.publish(&state);
-        Ok(outcome)
+        Ok(outcomes)
     }
 
     /// Moves the applied index over an entry without a command.
     pub fn skip(&self, index: u64) -> Result<()> {
-        let mut state = self.state.lock();
-        if index > state.counters.applied {
-            let mut txn = Txn::new(&*self.kv, &self.cache, state.clone());
-            txn.state.counters.applied = index;
-            *state = txn.commit()?;
-            self.publish(&state);
-        }
+        self.together(&mut self.state.lock(), |txn| {
+            let applied = &mut txn.state.counters.applied;
+            *applied = index.max(*applied);
+            Ok(())
+        })
+    }
+
+    /// Makes the changes of `work` in one batch.
+    fn together(&self, held: &mut Held, work: impl FnOnce(&mut Txn) -> Result<()>) -> Result<()> {
+        // After an error the sessions are read again.
+        let sessions = std::mem::take(&mut held.sessions);
+        let mut txn = Txn::new(&*self.kv, &self.cache, held.state.clone(), sessions);
+        work(&mut txn)?;
+        (held.state, held.sessions) = txn.commit()?;
+        self.publish(&held.state);
         Ok(())
     }
 
@@ -164,6 +208,9 @@ impl Meta {
     }
 
     fn publish(&self, state: &State) {
+        if !Arc::ptr_eq(&self.mounts.read(), &state.mounts) {
+            *self.mounts.write() = Arc::clone(&state.mounts);
+        }
         self.root.store(state.counters.root.0, Ordering::Release);
         self.inodes.store(state.counters.inodes, Ordering::Release);
         self.pins.store(state.counters.pins, Ordering::Release);

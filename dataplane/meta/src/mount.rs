@@ -3,23 +3,27 @@
 use crate::{
     Result,
     edge::{self, Edge, Origin},
-    inode::{Owner, Place},
+    inode::{InodeRow, Owner, Place, SCRATCH_ACCESS},
     outcome::Reply,
     problem, schema,
     txn::{Fault, Txn, refused},
 };
-use bytes::Bytes;
 use forebay_kv::Read;
 use forebay_types::{Code, FileKind, Ino, MountId, MountSpec, Name};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// A row of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MountRow {
-    pub(crate) spec: MountSpec,
+    pub(crate) spec: Arc<MountSpec>,
     /// Its directory ([`Ino::ROOT`] for `/`).
     pub(crate) dir: Ino,
+    /// Whether the masters' configuration names it.
+    pub(crate) configured: bool,
 }
 
 /// The mount table in memory (it is small), with the ways that lead to mount points.
@@ -33,6 +37,11 @@ pub(crate) struct Mounts {
 }
 
 impl Mounts {
+    /// All rows.
+    pub(crate) fn rows(&self) -> &BTreeMap<MountId, MountRow> {
+        &self.rows
+    }
+
     pub(crate) fn get(&self, id: MountId) -> Option<&MountRow> {
         self.rows.get(&id)
     }
@@ -73,10 +82,10 @@ pub(crate) fn rows(reader: &dyn Read) -> Result<BTreeMap<MountId, MountRow>> {
 
 /// Fills the table in memory from the rows.
 pub(crate) fn load(txn: &mut Txn) -> Result<()> {
-    txn.state.mounts = Mounts {
+    txn.state.mounts = Arc::new(Mounts {
         rows: rows(txn.kv)?,
         ..Mounts::default()
-    };
+    });
     find_ways(txn)
 }
 
@@ -92,13 +101,14 @@ pub(crate) fn find_ways(txn: &mut Txn) -> Result<()> {
             at = place.parent;
         }
     }
-    txn.state.mounts.points = points;
-    txn.state.mounts.ways = ways;
+    let mounts = Arc::make_mut(&mut txn.state.mounts);
+    mounts.points = points;
+    mounts.ways = ways;
     Ok(())
 }
 
-/// Mounts an under store.
-pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec) -> Result<Reply, Fault> {
+/// Mounts an under store, or makes a scratch mount.
+pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec, configured: bool) -> Result<Reply, Fault> {
     let Some(names) = names_of(&spec.path) else {
         let reason = format!(
             "mount path '{}' is not an absolute path without empty, '.' or '..' segments",
@@ -114,22 +124,18 @@ pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec) -> Result<Reply, Fault> {
             );
             return refused(Code::AlreadyExists, reason);
         }
-        if row.spec != *spec {
-            let row = MountRow {
-                spec: spec.clone(),
-                dir: row.dir,
-            };
-            put(txn, id, row);
-        }
+        let row = MountRow {
+            spec: Arc::new(spec.clone()),
+            configured,
+            dir: row.dir,
+        };
+        put(txn, id, row);
         return Ok(Reply::Mount(id));
     }
     let counters = &mut txn.state.counters;
     let id = MountId(counters.next_mount);
     counters.next_mount += 1;
-    let owner = Owner {
-        mount: id,
-        prefix: Bytes::new(),
-    };
+    let owner = Owner::top(id, spec);
     let dir = match names.split_last() {
         None => {
             replace_root(txn, Some(&owner))?;
@@ -140,6 +146,7 @@ pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec) -> Result<Reply, Fault> {
             for name in way {
                 at = enter(txn, at, name)?;
             }
+            spare(txn, at, name)?;
             let dir = match txn.edge(at, name)? {
                 Some(edge) if txn.state.mounts.leads_to_one(edge.ino) => {
                     let place = Place {
@@ -173,12 +180,19 @@ pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec) -> Result<Reply, Fault> {
             dir
         }
     };
+    if spec.is_scratch() {
+        let top = txn.state.counters.inner(dir);
+        let row = InodeRow::clone(&*txn.known_inode(top)?);
+        let access = Some(SCRATCH_ACCESS);
+        txn.put_inode(top, InodeRow { access, ..row });
+    }
     put(
         txn,
         id,
         MountRow {
-            spec: spec.clone(),
+            spec: Arc::new(spec.clone()),
             dir,
+            configured,
         },
     );
     find_ways(txn)?;
@@ -187,10 +201,13 @@ pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec) -> Result<Reply, Fault> {
 
 /// A directory on the way to a mount point, made if it is missing. It belongs to the mount that
 /// it lies in, if any, and can be listed as part of it. A file of the name is hidden.
-fn enter(txn: &mut Txn, dir: Ino, name: &Name) -> Result<Ino> {
+fn enter(txn: &mut Txn, dir: Ino, name: &Name) -> Result<Ino, Fault> {
     match txn.edge(dir, name)? {
         Some(edge) if edge.kind == FileKind::Directory => return Ok(edge.ino),
-        Some(file) => txn.detach(dir, name, file)?,
+        Some(file) => {
+            spare(txn, dir, name)?;
+            txn.detach(dir, name, file)?;
+        }
         None => {}
     }
     let parent = txn.known_inode(dir)?;
@@ -204,10 +221,21 @@ fn enter(txn: &mut Txn, dir: Ino, name: &Name) -> Result<Ino> {
     Ok(ino)
 }
 
+/// Refuses to hide a name that no under store can show again: one of a scratch mount.
+fn spare(txn: &Txn, dir: Ino, name: &Name) -> Result<(), Fault> {
+    let row = txn.known_inode(dir)?;
+    let owner = row.as_directory().and_then(|dir| dir.owner.as_ref());
+    if owner.is_some_and(Owner::is_scratch) && txn.edge(dir, name)?.is_some() {
+        let reason = format!("'{name}' is there already, in a scratch mount: rename or remove it");
+        return refused(Code::AlreadyExists, reason);
+    }
+    Ok(())
+}
+
 /// Takes a mount out of the tree. What is mounted below it stays, and the directories that lead
 /// there.
 pub(crate) fn unmount(txn: &mut Txn, id: MountId) -> Result<Reply, Fault> {
-    let Some(row) = txn.state.mounts.rows.remove(&id) else {
+    let Some(row) = Arc::make_mut(&mut txn.state.mounts).rows.remove(&id) else {
         return refused(Code::NotFound, format!("there is no mount {id}"));
     };
     txn.batch.delete(schema::mount(id));
@@ -307,7 +335,7 @@ fn replace_root(txn: &mut Txn, owner: Option<&Owner>) -> Result<()> {
 
 fn put(txn: &mut Txn, id: MountId, row: MountRow) {
     txn.batch.put(schema::mount(id), schema::encode(&row));
-    txn.state.mounts.rows.insert(id, row);
+    Arc::make_mut(&mut txn.state.mounts).rows.insert(id, row);
 }
 
 /// The segments of a normalised absolute path.

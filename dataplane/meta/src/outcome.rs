@@ -1,6 +1,6 @@
 //! What a command did.
 
-use forebay_types::{Code, Ino, MountId, Name, SessionId};
+use forebay_types::{Attr, Code, Ino, MountId, Name, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// The result of a command, the same on every replica.
@@ -42,6 +42,8 @@ pub enum Reply {
         /// One line.
         reason: String,
     },
+    /// What `Create`, `Mkdir` and `SetAttr` made.
+    Attr(Attr),
 }
 
 /// Cached metadata that a command made wrong.

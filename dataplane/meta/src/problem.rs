@@ -11,7 +11,7 @@ use bytes::Bytes;
 use forebay_kv::Read;
 use forebay_types::{Code, FileKind, Ino, MountId, Name};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Most rows of one mount; problems beyond are only counted.
 const MOST_ROWS: u64 = 10_000;
@@ -184,9 +184,9 @@ fn put_beyond(txn: &mut Txn, dir: Ino, beyond: u64) {
 fn put_totals(txn: &mut Txn, mount: MountId, totals: Totals) {
     let key = schema::problem_totals(mount);
     let before = if totals == Totals::default() {
-        txn.state.problems.remove(&mount)
+        Arc::make_mut(&mut txn.state.problems).remove(&mount)
     } else {
-        txn.state.problems.insert(mount, totals)
+        Arc::make_mut(&mut txn.state.problems).insert(mount, totals)
     };
     match txn.state.problems.get(&mount) {
         Some(_) if before == Some(totals) => {}

@@ -1,4 +1,7 @@
 //! The session table: a request takes effect exactly once, however often it is sent.
+//!
+//! Sessions in use are also in memory, with the numbers of the outcomes kept: a new request costs
+//! no read.
 
 use crate::command::RequestId;
 use crate::{
@@ -7,14 +10,18 @@ use crate::{
     schema,
     txn::{Fault, Txn},
 };
+use forebay_kv::{Batch, Kv};
 use forebay_types::{Code, SessionId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Most outcomes kept of one session; beyond, the oldest are forgotten and their requests, sent
 /// again, are refused.
-const MOST_OUTCOMES: u32 = 1024;
+const MOST_OUTCOMES: usize = 1024;
 /// Most sessions that one command drops.
 const EXPIRED_AT_ONCE: usize = 64;
+/// Most sessions in memory between batches.
+const MOST_IN_MEMORY: usize = 4096;
 
 /// A row of the session table.
 #[derive(Serialize, Deserialize)]
@@ -24,8 +31,103 @@ struct SessionRow {
     used_ns: i64,
     /// Outcomes of sequences below are forgotten.
     floor: u64,
-    /// How many outcomes are kept.
-    outcomes: u32,
+}
+
+/// Sessions in use.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    known: BTreeMap<SessionId, Session>,
+    /// Those whose rows differ from the store.
+    changed: Vec<SessionId>,
+}
+
+struct Session {
+    row: SessionRow,
+    /// Sequences whose outcomes are kept; the bytes of those that are not in the store yet.
+    kept: BTreeMap<u64, Option<Vec<u8>>>,
+    /// Sequences that were added, perhaps forgotten since.
+    added: Vec<u64>,
+    /// Sequences whose rows are to be deleted.
+    forgotten: Vec<u64>,
+    /// The row differs from the store.
+    changed: bool,
+}
+
+impl Session {
+    fn new(row: SessionRow) -> Session {
+        Session {
+            row,
+            kept: BTreeMap::new(),
+            added: Vec::new(),
+            forgotten: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// Forgets outcomes below the floor, and the oldest while there are too many.
+    fn trim(&mut self) {
+        while let Some(oldest) = self.kept.first_entry() {
+            let sequence = *oldest.key();
+            if sequence >= self.row.floor && self.kept.len() < MOST_OUTCOMES {
+                break;
+            }
+            if let Some((sequence, None)) = self.kept.pop_first() {
+                self.forgotten.push(sequence);
+            }
+            self.row.floor = self.row.floor.max(sequence + 1);
+        }
+    }
+}
+
+impl Sessions {
+    fn get(&mut self, kv: &dyn Kv, id: SessionId) -> Result<Option<&Session>> {
+        if !self.known.contains_key(&id) {
+            let Some(bytes) = kv.get(&schema::session(id))? else {
+                return Ok(None);
+            };
+            let mut session = Session::new(schema::decode(&bytes, "session")?);
+            // Below the floor there are only the tombstones of what was forgotten.
+            let (start, end) = (schema::outcome(id, session.row.floor), schema::outcomes(id).end);
+            for pair in kv.scan(start.as_slice()..end.as_slice()) {
+                let sequence = schema::sequence_of(&pair?.0)?;
+                session.kept.insert(sequence, None);
+            }
+            self.known.insert(id, session);
+        }
+        Ok(self.known.get(&id))
+    }
+
+    /// A session of which [`Sessions::get`] has just been told was used.
+    fn used(&mut self, id: SessionId, now_ns: i64) -> &mut Session {
+        let session = self.known.get_mut(&id).expect("it was just there");
+        session.row.used_ns = now_ns;
+        if !std::mem::replace(&mut session.changed, true) {
+            self.changed.push(id);
+        }
+        session
+    }
+
+    /// Puts what changed into the batch.
+    pub(crate) fn put(&mut self, batch: &mut Batch) {
+        for id in self.changed.drain(..) {
+            let Some(session) = self.known.get_mut(&id) else {
+                continue;
+            };
+            session.changed = false;
+            batch.put(schema::session(id), schema::encode(&session.row));
+            for sequence in session.forgotten.drain(..) {
+                batch.delete(schema::outcome(id, sequence));
+            }
+            for sequence in session.added.drain(..) {
+                if let Some(bytes) = session.kept.get_mut(&sequence).and_then(Option::take) {
+                    batch.put(schema::outcome(id, sequence), bytes);
+                }
+            }
+        }
+        if self.known.len() > MOST_IN_MEMORY {
+            self.known.clear();
+        }
+    }
 }
 
 /// What is to be done with a request.
@@ -41,48 +143,49 @@ pub(crate) fn open(txn: &mut Txn, client: &str) -> Reply {
     let counters = &mut txn.state.counters;
     let id = SessionId(counters.next_session);
     counters.next_session += 1;
-    let used_ns = counters.now_ns;
-    put(
-        txn,
-        id,
-        &SessionRow {
-            client: client.to_owned(),
-            used_ns,
-            floor: 0,
-            outcomes: 0,
-        },
-    );
+    let row = SessionRow {
+        client: client.to_owned(),
+        used_ns: counters.now_ns,
+        floor: 0,
+    };
+    txn.batch.put(schema::session(id), schema::encode(&row));
     Reply::Session(id)
 }
 
 /// Looks a request up.
 pub(crate) fn admit(txn: &mut Txn, request: &RequestId) -> Result<Admission> {
     let RequestId {
-        session, sequence, ..
+        session: id,
+        sequence,
+        ..
     } = *request;
-    let Some(mut row) = get(txn, session)? else {
-        let reason = format!("session {session} is not known or expired: open a new one");
-        return Ok(Admission::Answered(Outcome::refused(
-            Code::NotFound,
-            reason,
-        )));
+    let now_ns = txn.now_ns();
+    let answered = |code, reason| Ok(Admission::Answered(Outcome::refused(code, reason)));
+    let Some(session) = txn.sessions.get(txn.kv, id)? else {
+        let reason = format!("session {id} is not known or expired: open a new one");
+        return answered(Code::Stale, reason);
     };
-    if let Some(bytes) = txn.kv.get(&schema::outcome(session, sequence))? {
-        row.used_ns = txn.now_ns();
-        put(txn, session, &row);
-        return Ok(Admission::Answered(schema::decode(
-            &bytes,
-            "stored outcome",
-        )?));
+    if let Some(kept) = session.kept.get(&sequence) {
+        let outcome = match kept {
+            Some(bytes) => schema::decode(bytes, "outcome")?,
+            None => stored(txn.kv, id, sequence)?,
+        };
+        txn.sessions.used(id, now_ns);
+        return Ok(Admission::Answered(outcome));
     }
-    if sequence < row.floor {
-        let reason = format!("the outcome of request {sequence} of session {session} is forgotten");
-        return Ok(Admission::Answered(Outcome::refused(
-            Code::InvalidArgument,
-            reason,
-        )));
+    if sequence < session.row.floor {
+        let reason = format!("the outcome of request {sequence} of session {id} is forgotten");
+        return answered(Code::InvalidArgument, reason);
     }
     Ok(Admission::First)
+}
+
+fn stored(kv: &dyn Kv, id: SessionId, sequence: u64) -> Result<Outcome> {
+    let bytes = kv.get(&schema::outcome(id, sequence))?;
+    let bytes = bytes.ok_or_else(|| {
+        crate::Error::Damaged(format!("outcome {sequence} of session {id} is missing"))
+    })?;
+    schema::decode(&bytes, "stored outcome")
 }
 
 /// Keeps the outcome of a request that [`admit`] let in, and forgets acknowledged ones.
@@ -92,27 +195,18 @@ pub(crate) fn record(txn: &mut Txn, request: &RequestId, outcome: &Outcome) -> R
         sequence,
         acknowledged,
     } = *request;
-    let Some(mut row) = get(txn, session)? else {
+    let now_ns = txn.now_ns();
+    // Its own request may have ended it.
+    if txn.sessions.get(txn.kv, session)?.is_none() {
         return Ok(());
-    };
-    row.used_ns = txn.now_ns();
-    row.floor = row.floor.max(acknowledged.min(sequence));
-    let kept = schema::outcomes(session);
-    let kv = txn.kv;
-    for pair in kv.scan(kept.start.as_slice()..kept.end.as_slice()) {
-        let (key, _) = pair?;
-        let old = schema::sequence_of(&key)?;
-        if old >= row.floor && row.outcomes < MOST_OUTCOMES {
-            break;
-        }
-        row.floor = row.floor.max(old + 1);
-        row.outcomes -= 1;
-        txn.batch.delete(key);
     }
-    row.outcomes += 1;
-    txn.batch
-        .put(schema::outcome(session, sequence), schema::encode(outcome));
-    put(txn, session, &row);
+    let session = txn.sessions.used(session, now_ns);
+    session.row.floor = session.row.floor.max(acknowledged.min(sequence));
+    session.trim();
+    session
+        .kept
+        .insert(sequence, Some(schema::encode(outcome)));
+    session.added.push(sequence);
     Ok(())
 }
 
@@ -139,18 +233,8 @@ pub(crate) fn expire(txn: &mut Txn, unused_since_ns: i64) -> Result<Reply, Fault
             rows += 1;
         }
         txn.batch.delete(schema::session(session));
+        txn.sessions.known.remove(&session);
         rows += 1;
     }
     Ok(Reply::Reaped(rows))
-}
-
-fn get(txn: &Txn, session: SessionId) -> Result<Option<SessionRow>> {
-    let value = txn.kv.get(&schema::session(session))?;
-    value
-        .map(|bytes| schema::decode(&bytes, "session"))
-        .transpose()
-}
-
-fn put(txn: &mut Txn, session: SessionId, row: &SessionRow) {
-    txn.batch.put(schema::session(session), schema::encode(row));
 }

@@ -31,7 +31,7 @@ impl Txn<'_> {
         }
     }
 
-    /// A directory in the tree that an under store fills.
+    /// A directory in the tree that an under store fills (so none of a scratch mount).
     pub(crate) fn filled_directory(&self, dir: Ino) -> Result<(Arc<InodeRow>, Owner), Fault> {
         let outer = self.state.counters.outer(dir);
         let Some(row) = self.inode(dir)? else {
@@ -53,6 +53,10 @@ impl Txn<'_> {
             let reason = format!("directory {outer} belongs to no mount");
             return refused(Code::InvalidArgument, reason);
         };
+        if owner.is_scratch() {
+            let reason = format!("directory {outer} belongs to a scratch mount");
+            return refused(Code::InvalidArgument, reason);
+        }
         Ok((row, owner))
     }
 

@@ -1,4 +1,4 @@
-//! One command's changes on their way into one batch.
+//! The changes of a few commands on their way into one batch.
 
 use crate::{
     Error, Result,
@@ -9,6 +9,7 @@ use crate::{
     outcome::Invalidated,
     problem::Totals,
     schema,
+    session::Sessions,
 };
 use forebay_kv::{Batch, Durability, Kv};
 use forebay_types::{Code, Ino, MountId, Name};
@@ -41,28 +42,43 @@ pub(crate) fn refused<T>(code: Code, reason: impl Into<String>) -> Result<T, Fau
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) counters: Counters,
-    pub(crate) mounts: Mounts,
-    pub(crate) problems: BTreeMap<MountId, Totals>,
+    pub(crate) mounts: Arc<Mounts>,
+    pub(crate) problems: Arc<BTreeMap<MountId, Totals>>,
 }
 
-/// Changes gathered from one command. Reads see them, except those put in bulk
-/// ([`Txn::put_new`]).
+/// An inode's row as the commands so far have left it.
+struct Slot {
+    row: Option<Arc<InodeRow>>,
+    /// It differs from the store.
+    changed: bool,
+}
+
+/// Changes gathered from the commands of one batch. Reads of single inodes, edges and sessions see
+/// them, except those put in bulk ([`Txn::put_new`]); scans see the store before the batch.
 pub(crate) struct Txn<'a> {
     pub(crate) kv: &'a dyn Kv,
     cache: &'a InodeCache,
     pub(crate) state: State,
+    pub(crate) sessions: Sessions,
     pub(crate) batch: Batch,
-    inodes: BTreeMap<Ino, Option<Arc<InodeRow>>>,
-    edges: BTreeMap<(Ino, Name), Option<Edge>>,
+    inodes: BTreeMap<Ino, Slot>,
+    /// Changed edges by their keys.
+    edges: BTreeMap<Vec<u8>, Option<Edge>>,
     pub(crate) invalidated: Invalidated,
 }
 
 impl<'a> Txn<'a> {
-    pub(crate) fn new(kv: &'a dyn Kv, cache: &'a InodeCache, state: State) -> Txn<'a> {
+    pub(crate) fn new(
+        kv: &'a dyn Kv,
+        cache: &'a InodeCache,
+        state: State,
+        sessions: Sessions,
+    ) -> Txn<'a> {
         Txn {
             kv,
             cache,
             state,
+            sessions,
             batch: Batch::default(),
             inodes: BTreeMap::new(),
             edges: BTreeMap::new(),
@@ -77,7 +93,7 @@ impl<'a> Txn<'a> {
 
     pub(crate) fn inode(&self, ino: Ino) -> Result<Option<Arc<InodeRow>>> {
         match self.inodes.get(&ino) {
-            Some(row) => Ok(row.clone()),
+            Some(slot) => Ok(slot.row.clone()),
             None => self.cache.load(self.kv, ino),
         }
     }
@@ -91,41 +107,61 @@ impl<'a> Txn<'a> {
     /// Reads rows that the command is about to need, together: cheaper than one by one.
     pub(crate) fn preload(&mut self, inos: &[Ino]) -> Result<()> {
         for (ino, row) in inos.iter().zip(inode::get_many(self.kv, inos)?) {
-            self.inodes.entry(*ino).or_insert_with(|| row.map(Arc::new));
+            self.inodes.entry(*ino).or_insert_with(|| Slot {
+                row: row.map(Arc::new),
+                changed: false,
+            });
         }
         Ok(())
     }
 
     pub(crate) fn put_inode(&mut self, ino: Ino, row: InodeRow) {
-        self.batch.put(schema::inode(ino), schema::encode(&row));
-        self.inodes.insert(ino, Some(Arc::new(row)));
+        self.set_inode(ino, Some(Arc::new(row)));
     }
 
     pub(crate) fn delete_inode(&mut self, ino: Ino) {
-        self.batch.delete(schema::inode(ino));
-        self.inodes.insert(ino, None);
+        self.set_inode(ino, None);
         self.state.counters.inodes -= 1;
     }
 
+    fn set_inode(&mut self, ino: Ino, row: Option<Arc<InodeRow>>) {
+        let changed = true;
+        self.inodes.insert(ino, Slot { row, changed });
+    }
+
     pub(crate) fn edge(&self, dir: Ino, name: &Name) -> Result<Option<Edge>> {
-        match self.edges.get(&(dir, name.clone())) {
+        let key = schema::edge(dir, name.as_bytes());
+        match self.edges.get(&key) {
             Some(edge) => Ok(*edge),
-            None => edge::get(self.kv, dir, name),
+            None => edge::at(self.kv, &key),
         }
     }
 
     pub(crate) fn put_edge(&mut self, dir: Ino, name: &Name, edge: Edge) {
-        self.batch
-            .put(schema::edge(dir, name.as_bytes()), schema::encode(&edge));
-        self.edges.insert((dir, name.clone()), Some(edge));
+        self.edges
+            .insert(schema::edge(dir, name.as_bytes()), Some(edge));
     }
 
     pub(crate) fn delete_edge(&mut self, dir: Ino, name: &Name) {
-        self.batch.delete(schema::edge(dir, name.as_bytes()));
-        self.edges.insert((dir, name.clone()), None);
+        self.edges.insert(schema::edge(dir, name.as_bytes()), None);
     }
 
-    /// Puts a new inode and its edge, which this command will not read again.
+    /// Whether a directory has no names.
+    pub(crate) fn is_empty(&self, dir: Ino) -> Result<bool> {
+        let range = schema::edges(dir, None);
+        let mut changed = self.edges.range(range.start.clone()..range.end.clone());
+        if changed.any(|(_, edge)| edge.is_some()) {
+            return Ok(false);
+        }
+        for row in self.kv.scan(range.start.as_slice()..range.end.as_slice()) {
+            if !self.edges.contains_key(&row?.0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts a new inode and its edge, which this batch will not read again.
     pub(crate) fn put_new(&mut self, dir: Ino, name: &Name, edge: Edge, row: &InodeRow) {
         self.batch.put(schema::inode(edge.ino), schema::encode(row));
         self.batch
@@ -154,13 +190,33 @@ impl<'a> Txn<'a> {
         self.invalidated = Invalidated::default();
     }
 
-    /// Writes the batch; returns the state after it.
-    pub(crate) fn commit(mut self) -> Result<State> {
-        self.state.counters.put(&mut self.batch);
-        self.kv.write(&self.batch, Durability::Volatile)?;
-        for ino in self.inodes.keys() {
-            self.cache.forget(*ino);
+    /// Writes the batch; returns what is in memory after it.
+    pub(crate) fn commit(mut self) -> Result<(State, Sessions)> {
+        let batch = &mut self.batch;
+        for (ino, slot) in self.inodes.iter().filter(|(_, slot)| slot.changed) {
+            match &slot.row {
+                Some(row) => batch.put(schema::inode(*ino), schema::encode(&**row)),
+                None => batch.delete(schema::inode(*ino)),
+            }
         }
-        Ok(self.state)
+        for (key, edge) in self.edges {
+            match edge {
+                Some(edge) => batch.put(key, schema::encode(&edge)),
+                None => batch.delete(key),
+            }
+        }
+        self.sessions.put(batch);
+        self.state.counters.put(batch);
+        self.kv.write(batch, Durability::Volatile)?;
+        for (ino, slot) in self.inodes {
+            match slot.row {
+                // The next commands are likely to change the same directories.
+                Some(row) if slot.changed && row.as_directory().is_some() => {
+                    self.cache.renew(ino, row);
+                }
+                _ => self.cache.forget(ino),
+            }
+        }
+        Ok((self.state, self.sessions))
     }
 }

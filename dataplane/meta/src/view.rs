@@ -10,8 +10,9 @@ use crate::{
     command::Problem,
     counters::Counters,
     edge,
-    inode::{self, InodeRow},
-    mount, pin, problem, schema,
+    inode::{self, Directory, InodeRow},
+    mount::MountRow,
+    pin, problem, schema,
 };
 use bytes::Bytes;
 use forebay_kv::Read;
@@ -21,13 +22,44 @@ use std::{sync::Arc, sync::atomic::Ordering};
 /// Where a directory's entries come from, and how fresh they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirState {
-    /// The under store; `None`: a directory made only to hold mount points.
+    /// The mount; `None`: a directory made only to hold mount points.
     pub mount: Option<MountId>,
-    /// Its key there: empty, or ending in `/`.
+    /// Its key in the under store: empty, or ending in `/`.
     pub prefix: Bytes,
     /// When the last complete listing began (`FinishSync`), nanoseconds since the Unix epoch;
     /// `None`: never listed, or to be listed again.
     pub synced_ns: Option<i64>,
+}
+
+/// A row of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// What and where.
+    pub spec: Arc<MountSpec>,
+    /// Whether the masters' configuration names it; else somebody asked for it.
+    pub configured: bool,
+}
+
+impl Mount {
+    fn of(row: &MountRow) -> Mount {
+        Mount {
+            spec: Arc::clone(&row.spec),
+            configured: row.configured,
+        }
+    }
+}
+
+impl DirState {
+    fn of(directory: &Directory) -> DirState {
+        let owner = directory.owner.as_ref();
+        DirState {
+            mount: owner.map(|owner| owner.mount),
+            prefix: owner
+                .and_then(|owner| owner.prefix.clone())
+                .unwrap_or_default(),
+            synced_ns: directory.synced_ns,
+        }
+    }
 }
 
 /// Most entries read at once: they are in memory together.
@@ -101,17 +133,30 @@ impl Meta {
         let Some(row) = self.row(self.inner(dir))? else {
             return Ok(None);
         };
-        Ok(row.as_directory().map(|directory| DirState {
-            mount: directory.owner.as_ref().map(|owner| owner.mount),
-            prefix: directory
-                .owner
-                .as_ref()
-                .map_or_else(Bytes::new, |owner| owner.prefix.clone()),
-            synced_ns: directory.synced_ns,
-        }))
+        Ok(row.as_directory().map(DirState::of))
     }
 
-    /// Of a file (orphans included); `None` if there is no such file.
+    /// Attributes of an inode (orphans included), and the directory that it is in, if it is in
+    /// one.
+    pub fn attr_within(&self, ino: Ino) -> Result<Option<(Attr, Option<(Ino, DirState)>)>> {
+        let Some(row) = self.row(self.inner(ino))? else {
+            return Ok(None);
+        };
+        let attr = row.attr(ino);
+        let Some(place) = row.place.as_ref().filter(|place| !place.gone) else {
+            return Ok(Some((attr, None)));
+        };
+        let root = self.root.load(Ordering::Acquire);
+        let dir = if place.parent.0 == root {
+            Ino::ROOT
+        } else {
+            place.parent
+        };
+        let state = self.dir_state(dir)?;
+        Ok(Some((attr, state.map(|state| (dir, state)))))
+    }
+
+    /// Of a file (orphans included); `None` if there is no such file in an under store.
     pub fn file_ref(&self, ino: Ino) -> Result<Option<FileRef>> {
         let Some(row) = self.row(ino)? else {
             return Ok(None);
@@ -170,9 +215,15 @@ impl Meta {
     }
 
     /// The mount table.
-    pub fn mounts(&self) -> Result<Vec<(MountId, MountSpec)>> {
-        let rows = mount::rows(&*self.kv)?;
-        Ok(rows.into_iter().map(|(id, row)| (id, row.spec)).collect())
+    pub fn mounts(&self) -> Vec<(MountId, Mount)> {
+        let mounts = self.mounts.read().clone();
+        let rows = mounts.rows().iter();
+        rows.map(|(id, row)| (*id, Mount::of(row))).collect()
+    }
+
+    /// A row of the mount table; from memory.
+    pub fn mount(&self, id: MountId) -> Option<Mount> {
+        self.mounts.read().get(id).map(Mount::of)
     }
 
     /// Up to `limit` recorded problems, and how many there are in all.

@@ -25,9 +25,11 @@ pub fn status(code: Code, message: impl Into<String>) -> Status {
         Code::InvalidArgument => tonic::Code::InvalidArgument,
         Code::Corrupt => tonic::Code::DataLoss,
         Code::Internal => tonic::Code::Internal,
-        Code::NotEmpty | Code::NotDirectory | Code::IsDirectory | Code::ReadOnly => {
-            tonic::Code::FailedPrecondition
-        }
+        Code::NotEmpty
+        | Code::NotDirectory
+        | Code::IsDirectory
+        | Code::ReadOnly
+        | Code::CrossMount => tonic::Code::FailedPrecondition,
     };
     let mut status = Status::new(grpc, message);
     status
@@ -163,13 +165,28 @@ impl From<v1::FileId> for FileId {
     }
 }
 
+/// The same failure within a stream of answers.
+pub fn refusal(status: &Status) -> v1::Refusal {
+    v1::Refusal {
+        code: u32::from(code_of(status) as u8),
+        message: status.message().to_owned(),
+    }
+}
+
+impl From<v1::Refusal> for Status {
+    fn from(refusal: v1::Refusal) -> Status {
+        let number = u8::try_from(refusal.code).unwrap_or_default();
+        status(Code::from_number(number), refusal.message)
+    }
+}
+
 /// A mount's row and its specification.
-pub fn mount_to_wire(id: MountId, spec: types::MountSpec) -> v1::Mount {
+pub fn mount_to_wire(id: MountId, spec: &types::MountSpec) -> v1::Mount {
     v1::Mount {
         id: id.0,
-        path: spec.path,
-        uri: spec.uri,
-        options: spec.options,
+        path: spec.path.clone(),
+        uri: spec.uri.clone(),
+        options: spec.options.clone(),
         sync: spec.sync.to_string(),
     }
 }
@@ -193,7 +210,10 @@ mod tests {
     #[test]
     fn every_code_survives_the_wire() {
         for code in Code::ALL {
-            assert_eq!(code_of(&status(*code, "x")), *code);
+            let status = status(*code, "x");
+            assert_eq!(code_of(&status), *code);
+            let back = Status::from(refusal(&status));
+            assert_eq!((code_of(&back), back.message()), (*code, "x"));
         }
         assert_eq!(code_of(&Status::unavailable("x")), Code::Unavailable);
     }

@@ -70,6 +70,8 @@ codes! {
     Corrupt = 17,
     /// A fault of Forebay itself.
     Internal = 18,
+    /// Two names in different mounts, where one mount is needed.
+    CrossMount = 19,
 }
 
 impl Code {
@@ -100,6 +102,7 @@ impl Code {
             Code::Unsupported => 95,                   // EOPNOTSUPP
             Code::InvalidArgument => 22,               // EINVAL
             Code::Corrupt | Code::Internal => 5,       // EIO
+            Code::CrossMount => 18,                    // EXDEV
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 pub struct MountSpec {
     /// Absolute path in the cluster's tree, normalised: `/`, `/models/llama`.
     pub path: String,
-    /// `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///dir`.
+    /// `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///dir`, or [`MountSpec::SCRATCH`].
     pub uri: String,
     /// Options of the under store (endpoint, region, path_style, anonymous …).
     #[serde(default)]
@@ -18,6 +18,17 @@ pub struct MountSpec {
     /// When the metadata is compared with the under store again.
     #[serde(default)]
     pub sync: SyncPolicy,
+}
+
+impl MountSpec {
+    /// The URI of a mount without an under store.
+    pub const SCRATCH: &str = "scratch:";
+
+    /// Whether there is no under store behind it: names and attributes are Forebay's own, and
+    /// clients change them.
+    pub fn is_scratch(&self) -> bool {
+        self.uri == MountSpec::SCRATCH
+    }
 }
 
 /// When cached metadata is compared with the under store again.

@@ -266,7 +266,8 @@ fn mounted(
             },
         )
     };
-    table.iter().map(open).collect()
+    let stores = table.iter().filter(|(_, spec)| !spec.is_scratch());
+    stores.map(open).collect()
 }
 
 fn is_transient(error: &anyhow::Error) -> bool {

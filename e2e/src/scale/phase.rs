@@ -5,7 +5,7 @@ use super::{
     tree::{self, Tree},
 };
 use anyhow::Context;
-use forebay_meta::{Change, Command, Meta, UfsEntry};
+use forebay_meta::{Change, Command, Entry, Meta, UfsEntry};
 use forebay_types::{Ino, MountSpec, Name, SyncPolicy};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -55,7 +55,10 @@ impl Journal<'_> {
             request: None,
             change,
         };
-        self.meta.apply(self.index, &command)?;
+        self.meta.apply(&[Entry {
+            index: self.index,
+            commands: vec![command],
+        }])?;
         Ok(())
     }
 
@@ -84,6 +87,7 @@ pub fn build(tree: Tree, dir: &Path, budget: u64, say: &dyn Fn(u64)) -> anyhow::
             options: [].into(),
             sync: SyncPolicy::Never,
         },
+        configured: true,
     })?;
     let groups = 0..tree.groups();
     let entries = groups.clone().map(tree::group_name);

@@ -21,11 +21,11 @@ pub(crate) async fn run(target: &Target) -> Result<(), Failure> {
     let file = target
         .master
         .retrying("open", || {
-            let mut metadata = target.master.metadata();
-            async move { metadata.open_file(OpenFileRequest { ino: it.ino }).await }
+            let calls = target.master.calls();
+            async move { calls.open_file(OpenFileRequest { ino: it.ino }).await }
         })
         .await?;
-    let file = FileRef::try_from(file.into_inner())
+    let file = FileRef::try_from(file)
         .map_err(|status| Failure::run(status.message().to_owned()))?;
     let reader = RemoteReader::new(target.master.addresses(), BUDGET);
     let mut out = std::io::stdout().lock();

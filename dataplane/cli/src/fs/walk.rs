@@ -14,13 +14,13 @@ pub(crate) async fn resolve(target: &Target) -> Result<v1::ResolveResponse, Fail
     let answer = target
         .master
         .retrying("resolve", || {
-            let mut metadata = target.master.metadata();
+            let calls = target.master.calls();
             let path = target.path.clone();
-            async move { metadata.resolve(ResolveRequest { path }).await }
+            async move { calls.resolve(ResolveRequest { path }).await }
         })
         .await;
     match answer {
-        Ok(response) => Ok(response.into_inner()),
+        Ok(response) => Ok(response),
         Err(error) if error.code == Code::NotFound => Err(Failure::run(format!(
             "{}: no such file or directory",
             target.shown()

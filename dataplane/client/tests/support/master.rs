@@ -2,9 +2,9 @@
 //! counts of what was asked.
 
 use forebay_proto::{
-    convert::status,
+    convert::{refusal, status},
     v1::{
-        self,
+        self, answer, call,
         metadata_server::{Metadata, MetadataServer},
         registry_server::{Registry, RegistryServer},
     },
@@ -25,7 +25,7 @@ use tokio_stream::{
     Stream,
     wrappers::{UnboundedReceiverStream, UnixListenerStream},
 };
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 pub(crate) const ROOT: u64 = 1;
 
@@ -230,6 +230,64 @@ pub(crate) fn entry(parent: u64, name: &str) -> v1::Invalidation {
     }
 }
 
+impl FakeMaster {
+    async fn answer(&self, what: call::What) -> Result<answer::What, Status> {
+        match what {
+            call::What::Lookup(asked) => self.lookup(asked).await.map(answer::What::Lookup),
+            call::What::GetAttr(asked) => self.get_attr(asked).map(answer::What::GetAttr),
+            call::What::OpenFile(asked) => self.open_file(asked).map(answer::What::OpenFile),
+            _ => Err(status(Code::Unsupported, "not needed")),
+        }
+    }
+
+    async fn lookup(&self, request: v1::LookupRequest) -> Result<v1::LookupResponse, Status> {
+        let mut released = self.release.subscribe();
+        released.mark_unchanged();
+        let (attr, held) = {
+            let state = self.count("lookup");
+            let parent = state.nodes.get(&request.parent).ok_or_else(missing)?;
+            let child = parent.children.get(request.name.as_ref());
+            (child.map(|ino| state.nodes[ino].attr), state.held)
+        };
+        if held {
+            released.changed().await.unwrap();
+        }
+        Ok(v1::LookupResponse {
+            attr,
+            lease_ms: self.lease_ms(),
+        })
+    }
+
+    fn get_attr(&self, request: v1::GetAttrRequest) -> Result<v1::GetAttrResponse, Status> {
+        let state = self.count("getattr");
+        let node = state.nodes.get(&request.ino).ok_or_else(missing)?;
+        Ok(v1::GetAttrResponse {
+            attr: Some(node.attr),
+            lease_ms: self.lease_ms(),
+        })
+    }
+
+    fn open_file(&self, request: v1::OpenFileRequest) -> Result<v1::FileRef, Status> {
+        let state = self.count("open");
+        let attr = state.nodes.get(&request.ino).ok_or_else(missing)?.attr;
+        if attr.directory {
+            return Err(status(Code::IsDirectory, "a directory"));
+        }
+        let etag = format!("\"{}\"", attr.ino);
+        Ok(v1::FileRef {
+            ino: attr.ino,
+            version: attr.version,
+            mount: 1,
+            key: format!("key-{}", attr.ino).into(),
+            fingerprint: Some(v1::Fingerprint {
+                size: attr.size,
+                mtime_ns: 0,
+                etag,
+            }),
+        })
+    }
+}
+
 fn missing() -> Status {
     status(Code::NotFound, "no such inode")
 }
@@ -247,36 +305,34 @@ impl Metadata for FakeMaster {
         }))
     }
 
-    async fn lookup(&self, request: Request<v1::LookupRequest>) -> Answer<v1::LookupResponse> {
-        let request = request.into_inner();
-        let mut released = self.release.subscribe();
-        released.mark_unchanged();
-        let (attr, held) = {
-            let state = self.count("lookup");
-            let parent = state.nodes.get(&request.parent).ok_or_else(missing)?;
-            let child = parent.children.get(request.name.as_ref());
-            (child.map(|ino| state.nodes[ino].attr), state.held)
-        };
-        if held {
-            released.changed().await.unwrap();
-        }
-        Ok(Response::new(v1::LookupResponse {
-            attr,
-            lease_ms: self.lease_ms(),
-        }))
-    }
+    type CallsStream = Answers<v1::AnswerBatch>;
 
-    async fn get_attr(&self, request: Request<v1::GetAttrRequest>) -> Answer<v1::GetAttrResponse> {
-        let state = self.count("getattr");
-        let node = state
-            .nodes
-            .get(&request.into_inner().ino)
-            .ok_or_else(missing)?;
-        let attr = Some(node.attr);
-        Ok(Response::new(v1::GetAttrResponse {
-            attr,
-            lease_ms: self.lease_ms(),
-        }))
+    async fn calls(
+        &self,
+        request: Request<Streaming<v1::CallBatch>>,
+    ) -> Answer<Self::CallsStream> {
+        let (told, answers) = mpsc::unbounded_channel();
+        let (master, mut calls) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(batch)) = calls.message().await {
+                for call in batch.calls {
+                    let (master, told) = (master.clone(), told.clone());
+                    tokio::spawn(async move {
+                        let answer = master.answer(call.what.unwrap()).await;
+                        let refused = |error| answer::What::Refusal(refusal(&error));
+                        let answers = vec![v1::Answer {
+                            id: call.id,
+                            what: Some(answer.unwrap_or_else(refused)),
+                        }];
+                        // The client may have gone away.
+                        let _ = told.send(Ok(v1::AnswerBatch { answers }));
+                    });
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
+            answers,
+        ))))
     }
 
     type ReadDirStream = Answers<v1::ReadDirResponse>;
@@ -309,34 +365,6 @@ impl Metadata for FakeMaster {
         });
         let messages: Vec<_> = std::iter::once(first).chain(rest).map(Ok).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
-    }
-
-    async fn resolve(&self, _: Request<v1::ResolveRequest>) -> Answer<v1::ResolveResponse> {
-        Err(status(Code::Unsupported, "not needed"))
-    }
-
-    async fn open_file(&self, request: Request<v1::OpenFileRequest>) -> Answer<v1::FileRef> {
-        let state = self.count("open");
-        let attr = state
-            .nodes
-            .get(&request.into_inner().ino)
-            .ok_or_else(missing)?
-            .attr;
-        if attr.directory {
-            return Err(status(Code::IsDirectory, "a directory"));
-        }
-        let etag = format!("\"{}\"", attr.ino);
-        Ok(Response::new(v1::FileRef {
-            ino: attr.ino,
-            version: attr.version,
-            mount: 1,
-            key: format!("key-{}", attr.ino).into(),
-            fingerprint: Some(v1::Fingerprint {
-                size: attr.size,
-                mtime_ns: 0,
-                etag,
-            }),
-        }))
     }
 
     type WatchStream = Answers<v1::Invalidation>;

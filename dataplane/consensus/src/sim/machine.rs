@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use crate::{Fatal, StateMachine};
 use forebay_kv::Error;
-use forebay_meta::{Command, Meta, Outcome};
+use forebay_meta::{Command, Entry, Meta, Outcome};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -36,9 +36,12 @@ impl StateMachine for Machine {
     fn apply(&self, index: u64, command: &[u8]) -> Result<Outcome, Fatal> {
         let command: Command = postcard::from_bytes(command)
             .map_err(|e| Fatal::caused(format!("entry {index} is unreadable"), e))?;
-        self.meta
-            .apply(index, &command)
-            .map_err(|e| Fatal::caused(format!("cannot apply entry {index}"), e))
+        let commands = vec![command];
+        let outcomes = self
+            .meta
+            .apply(&[Entry { index, commands }])
+            .map_err(|e| Fatal::caused(format!("cannot apply entry {index}"), e))?;
+        Ok(outcomes.into_iter().flatten().next().unwrap_or_default())
     }
 
     fn skip(&self, index: u64) -> Result<(), Fatal> {

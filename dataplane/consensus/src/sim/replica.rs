@@ -592,8 +592,10 @@ impl Process {
     /// The apply thread applies a batch.
     fn apply(&mut self, world: &mut World) -> Step {
         for (entry, waiter) in self.work.pop_front().into_iter().flatten() {
-            let outcome = apply::apply(&self.machine, self.applied + 1, &entry)
-                .map_err(|fatal| stopped(self.id, &fatal))?;
+            let run = std::slice::from_ref(&entry);
+            let outcome = apply::apply(&self.machine, self.applied + 1, run)
+                .map_err(|fatal| stopped(self.id, &fatal))?
+                .pop();
             self.applied = entry.index;
             let words = [
                 self.store.last_batch(),

@@ -11,7 +11,7 @@ use crate::{
 };
 use forebay_meta::ProblemReason;
 use forebay_proto::{
-    convert::mount_to_wire,
+    convert::{mount_from_wire, mount_to_wire},
     v1::{self, admin_server::Admin, problems_response::Problem},
 };
 use forebay_types::Address;
@@ -154,8 +154,8 @@ impl Admin for AdminService {
             .map(|(mount, problem)| Problem {
                 mount: reign
                     .mounts
-                    .get(mount)
-                    .map_or_else(|_| String::new(), |m| m.spec.path.clone()),
+                    .path(mount)
+                    .unwrap_or_default(),
                 key: problem.key,
                 reason: explain(problem.reason).to_owned(),
             })
@@ -176,8 +176,9 @@ impl Admin for AdminService {
             cluster: reign.cluster.clone(),
             mounts: reign
                 .mounts
-                .iter()
-                .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
+                .rows()
+                .into_iter()
+                .map(|(id, m)| mount_to_wire(id, &m.spec))
                 .collect(),
             workers: reign.workers().report(Instant::now()),
             inodes,
@@ -204,6 +205,28 @@ impl Admin for AdminService {
             applied: status.applied,
             voters: self.leadership.masters().iter().map(voter).collect(),
         }))
+    }
+
+    async fn mount(
+        &self,
+        request: Request<v1::MountRequest>,
+    ) -> std::result::Result<Response<v1::MountResponse>, Status> {
+        self.metrics.call("Mount");
+        let mount = request.into_inner().mount.unwrap_or_default();
+        let (_, spec) = mount_from_wire(mount)?;
+        let reign = self.leadership.reign().await?;
+        let id = reign.mounts.mount(&self.proposer, spec).await?.0;
+        Ok(Response::new(v1::MountResponse { id }))
+    }
+
+    async fn unmount(
+        &self,
+        request: Request<v1::UnmountRequest>,
+    ) -> std::result::Result<Response<v1::UnmountResponse>, Status> {
+        self.metrics.call("Unmount");
+        let path = request.into_inner().path;
+        self.leadership.reign().await?.mounts.unmount(&self.proposer, &path).await?;
+        Ok(Response::new(v1::UnmountResponse {}))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The namespace over gRPC.
 
-use super::Answer;
+use super::{Answer, calls::Calls};
 use crate::{
     error::Error,
     leadership::Leadership,
@@ -18,7 +18,7 @@ use forebay_service::Shutdown;
 use forebay_types::{Attr, Code, FileRef, Ino, Name};
 use futures::{StreamExt, future, stream};
 use std::{sync::Arc, time::Duration};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Answers what FUSE hosts and the command line ask.
 pub(crate) struct MetadataService {
@@ -54,32 +54,24 @@ impl Metadata for MetadataService {
         }
     }
 
-    async fn lookup(
-        &self,
-        request: Request<v1::LookupRequest>,
-    ) -> Result<Response<v1::LookupResponse>, Status> {
-        self.metrics.call("Lookup");
-        let reign = self.leadership.reading().await?;
-        let request = request.into_inner();
-        let name = Name::new(request.name).map_err(bad_name)?;
-        let (attr, lease) = reign.namespace.lookup(Ino(request.parent), &name).await?;
-        Ok(Response::new(v1::LookupResponse {
-            attr: attr.map(Into::into),
-            lease_ms: millis(lease),
-        }))
-    }
+    type CallsStream = Answer<v1::AnswerBatch>;
 
-    async fn get_attr(
+    async fn calls(
         &self,
-        request: Request<v1::GetAttrRequest>,
-    ) -> Result<Response<v1::GetAttrResponse>, Status> {
-        self.metrics.call("GetAttr");
-        let reign = self.leadership.reading().await?;
-        let (attr, lease) = reign.namespace.attr(Ino(request.into_inner().ino)).await?;
-        Ok(Response::new(v1::GetAttrResponse {
-            attr: Some(attr.into()),
-            lease_ms: millis(lease),
-        }))
+        request: Request<Streaming<v1::CallBatch>>,
+    ) -> Result<Response<Self::CallsStream>, Status> {
+        self.metrics.call("Calls");
+        // The stream is of this reign: what comes after it, the next leader answers.
+        let reign = self.leadership.reign().await?;
+        let calls = Calls::new(
+            request.into_inner(),
+            reign.namespace.clone(),
+            self.proposer.clone(),
+            self.metrics.clone(),
+        );
+        let shutdown = reign.shutdown.clone();
+        let answers = calls.take_until(async move { shutdown.begun().await });
+        Ok(Response::new(answers.boxed()))
     }
 
     type ReadDirStream = Answer<v1::ReadDirResponse>;
@@ -113,30 +105,6 @@ impl Metadata for MetadataService {
             async move { shutdown.begun().await }
         });
         Ok(Response::new(batches.boxed()))
-    }
-
-    async fn resolve(
-        &self,
-        request: Request<v1::ResolveRequest>,
-    ) -> Result<Response<v1::ResolveResponse>, Status> {
-        self.metrics.call("Resolve");
-        let reign = self.leadership.reading().await?;
-        let found = reign.namespace.resolve(&request.into_inner().path).await?;
-        Ok(Response::new(v1::ResolveResponse {
-            attr: Some(found.attr.into()),
-            parent: found.parent.0,
-            name: found.name.map(Name::into_bytes).unwrap_or_default(),
-        }))
-    }
-
-    async fn open_file(
-        &self,
-        request: Request<v1::OpenFileRequest>,
-    ) -> Result<Response<v1::FileRef>, Status> {
-        self.metrics.call("OpenFile");
-        let reign = self.leadership.reading().await?;
-        let file = reign.namespace.file(Ino(request.into_inner().ino))?;
-        Ok(Response::new(file.into()))
     }
 
     type WatchStream = Answer<v1::Invalidation>;
@@ -229,10 +197,10 @@ impl Reading {
     }
 }
 
-fn bad_name(error: forebay_types::NameError) -> Error {
+pub(super) fn bad_name(error: forebay_types::NameError) -> Error {
     Error::new(Code::InvalidArgument, format!("bad name: {error}"))
 }
 
-fn millis(lease: Duration) -> u64 {
+pub(super) fn millis(lease: Duration) -> u64 {
     lease.as_millis() as u64
 }

@@ -1,6 +1,8 @@
 //! The gRPC services: thin; they translate and count.
 
 pub(crate) mod admin;
+mod calls;
+mod change;
 pub(crate) mod metadata;
 pub(crate) mod raft;
 pub(crate) mod registry;

@@ -75,8 +75,9 @@ impl Registry for RegistryService {
         let reign = self.leadership.reign().await?;
         let mounts = reign
             .mounts
-            .iter()
-            .map(|(id, m)| mount_to_wire(id, m.spec.clone()))
+            .rows()
+            .into_iter()
+            .map(|(id, m)| mount_to_wire(id, &m.spec))
             .collect();
         let workers = reign
             .workers()

@@ -1,5 +1,6 @@
 //! A master in a temporary directory, and a client of it.
 
+use forebay_client::Calls;
 use forebay_master::{Master, OpenUnderStore, config::MasterConfig};
 use forebay_proto::{
     convert::code_of,
@@ -31,6 +32,7 @@ pub(crate) struct Cluster {
     master: Master,
     shutdown: Shutdown,
     channel: Channel,
+    calls: Calls,
     pub(crate) dir: TempDir,
 }
 
@@ -74,6 +76,7 @@ impl Cluster {
         Cluster {
             master,
             shutdown,
+            calls: Calls::new(channel.clone()),
             channel,
             dir,
         }
@@ -84,6 +87,10 @@ impl Cluster {
         self.shutdown.finish().await;
         self.master.close().await;
         self.dir
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     pub(crate) fn metadata(&self) -> MetadataClient<Channel> {
@@ -112,7 +119,7 @@ impl Cluster {
             parent,
             name: name.as_bytes().to_vec().into(),
         };
-        Ok(self.metadata().lookup(request).await?.into_inner())
+        self.calls.lookup(request).await
     }
 
     /// The inode of a path, if there is one.
@@ -120,8 +127,8 @@ impl Cluster {
         let request = v1::ResolveRequest {
             path: path.as_bytes().to_vec().into(),
         };
-        match self.metadata().resolve(request).await {
-            Ok(found) => found.into_inner().attr,
+        match self.calls.resolve(request).await {
+            Ok(found) => found.attr,
             Err(status) if code_of(&status) == Code::NotFound => None,
             Err(status) => panic!("{path}: {status}"),
         }
@@ -136,7 +143,7 @@ impl Cluster {
         let request = v1::ResolveRequest {
             path: path.as_bytes().to_vec().into(),
         };
-        let found = self.metadata().resolve(request).await?.into_inner();
+        let found = self.calls.resolve(request).await?;
         let ino = found.attr.unwrap().ino;
         let request = v1::ReadDirRequest {
             ino,

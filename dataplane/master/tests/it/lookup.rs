@@ -31,13 +31,13 @@ async fn a_directory_is_loaded_once_for_all_who_ask() {
     store.stall(Operation::List);
     let asks: Vec<_> = (0..50)
         .map(|i| {
-            let mut client = cluster.metadata();
+            let client = cluster.calls();
             let name = if i % 2 == 0 { "a" } else { "absent" };
             let request = v1::LookupRequest {
                 parent: 1,
                 name: name.into(),
             };
-            tokio::spawn(async move { client.lookup(request).await.unwrap().into_inner() })
+            tokio::spawn(async move { client.lookup(request).await.unwrap() })
         })
         .collect();
     eventually("the listing", || async { store.requests().list > 0 }).await;
@@ -137,11 +137,8 @@ async fn a_replaced_object_is_a_new_inode_and_watchers_are_told() {
 }
 
 async fn open(cluster: &Cluster, ino: u64) -> Option<v1::FileRef> {
-    let answer = cluster
-        .metadata()
-        .open_file(v1::OpenFileRequest { ino })
-        .await;
-    answer.ok().map(tonic::Response::into_inner)
+    let answer = cluster.calls().open_file(v1::OpenFileRequest { ino });
+    answer.await.ok()
 }
 
 /// Waits until the stream tells of a name.

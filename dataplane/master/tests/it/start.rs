@@ -125,11 +125,10 @@ async fn a_tcp_master_tells_its_real_port() {
     };
     assert!(
         client
-            .metadata()
+            .calls()
             .lookup(request)
             .await
             .unwrap()
-            .into_inner()
             .attr
             .is_some()
     );

@@ -6,5 +6,6 @@ mod model;
 mod mounting;
 mod once;
 mod reaping;
+mod scratch;
 mod support;
 mod syncing;

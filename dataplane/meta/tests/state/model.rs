@@ -1,8 +1,8 @@
 //! A random walk against a naive model: a tree of nested maps.
 
 use crate::support::*;
-use forebay_meta::{Change, Command, Meta, Reply};
-use forebay_types::{Code, FileKind, Ino, MountId};
+use forebay_meta::{Access, Change, Command, Entry, Meta, Reply, SetAttr};
+use forebay_types::{Code, FileKind, Ino, MountId, MountSpec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,11 @@ enum Origin {
     Store,
     Mount,
     Made,
+    Own,
 }
 
-type Owner = Option<(MountId, String)>;
+/// The mount and the key in its under store; a scratch mount has no keys.
+type Owner = Option<(MountId, Option<String>)>;
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -21,6 +23,8 @@ struct Node {
     /// Learned when first seen; from then on it must stay.
     ino: Option<Ino>,
     pinned: bool,
+    /// If a client gave it one.
+    mode: Option<u16>,
     body: Body,
 }
 
@@ -36,7 +40,21 @@ impl Node {
             origin,
             ino: None,
             pinned: false,
+            mode: None,
             body: Body::Dir(owner, BTreeMap::new()),
+        }
+    }
+
+    fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Dir(..))
+    }
+
+    /// Whether clients may change names in it.
+    fn writable(&self) -> Result<MountId, Code> {
+        match &self.body {
+            Body::File(..) => Err(Code::NotDirectory),
+            Body::Dir(Some((mount, None)), _) => Ok(*mount),
+            Body::Dir(..) => Err(Code::ReadOnly),
         }
     }
 
@@ -79,7 +97,7 @@ impl Node {
 fn below(owner: &Owner, name: &str) -> Owner {
     owner
         .as_ref()
-        .map(|(mount, prefix)| (*mount, format!("{prefix}{name}/")))
+        .map(|(mount, prefix)| (*mount, prefix.as_ref().map(|p| format!("{p}{name}/"))))
 }
 
 struct Model {
@@ -101,7 +119,7 @@ impl Model {
 
     fn upsert(&mut self, path: &[String], entries: &[(String, Option<String>)]) {
         let Some(node) = self.at(path) else { return };
-        let Body::Dir(Some(owner), children) = &mut node.body else {
+        let Body::Dir(Some(owner @ (_, Some(_))), children) = &mut node.body else {
             return;
         };
         let last: BTreeMap<_, _> = entries.iter().cloned().collect();
@@ -114,6 +132,7 @@ impl Model {
                 origin: Origin::Store,
                 ino: None,
                 pinned: false,
+                mode: None,
                 body,
             };
             if let Some(old) = children.get_mut(&name) {
@@ -136,7 +155,7 @@ impl Model {
 
     fn remove(&mut self, path: &[String], names: &[String]) {
         let Some(node) = self.at(path) else { return };
-        let Body::Dir(Some(owner), children) = &mut node.body else {
+        let Body::Dir(Some(owner @ (_, Some(_))), children) = &mut node.body else {
             return;
         };
         let owner = Some(owner.clone());
@@ -153,13 +172,35 @@ impl Model {
         }
     }
 
+    /// Whether a mount would hide a name that cannot come back.
+    fn hides_scratch(&self, path: &[String]) -> bool {
+        let mut node = &self.root;
+        for (at, name) in path.iter().enumerate() {
+            let Body::Dir(_, children) = &node.body else {
+                return false;
+            };
+            let Some(child) = children.get(name) else {
+                return false;
+            };
+            let last = at + 1 == path.len();
+            if last || !child.is_dir() {
+                return node.writable().is_ok();
+            }
+            node = child;
+        }
+        false
+    }
+
     fn mount(&mut self, path: &[String], uri: &str, id: MountId) {
         let text = format!("/{}", path.join("/"));
         self.mounts.insert(text, (id, uri.to_owned()));
-        let owner = Some((id, String::new()));
+        let scratch = uri == MountSpec::SCRATCH;
+        let owner = Some((id, (!scratch).then(String::new)));
+        let mode = scratch.then_some(0o1777);
         let Some((last, way)) = path.split_last() else {
             let old = std::mem::replace(&mut self.root, Node::dir(Origin::Store, None));
             self.root = old.stripped(Origin::Store, &owner);
+            self.root.mode = mode;
             return;
         };
         let mut node = &mut self.root;
@@ -175,10 +216,11 @@ impl Model {
             }
             node = child;
         }
-        let new = match node.children().remove(last) {
+        let mut new = match node.children().remove(last) {
             Some(old) if old.leads_to_mount() => old.stripped(Origin::Mount, &owner),
             _ => Node::dir(Origin::Mount, owner),
         };
+        new.mode = mode;
         node.children().insert(last.clone(), new);
     }
 
@@ -209,8 +251,111 @@ impl Model {
     }
 }
 
+impl Model {
+    /// The directory, in which clients may change names; it is there.
+    fn writable(&mut self, path: &[String]) -> Result<(MountId, &mut Node), Code> {
+        let node = self.at(path).expect("it has a number");
+        Ok((node.writable()?, node))
+    }
+
+    fn make(
+        &mut self,
+        path: &[String],
+        name: &str,
+        directory: bool,
+        mode: u16,
+    ) -> Result<(), Code> {
+        let (mount, dir) = self.writable(path)?;
+        if dir.children().contains_key(name) {
+            return Err(Code::AlreadyExists);
+        }
+        let mut node = Node::dir(Origin::Own, Some((mount, None)));
+        if !directory {
+            node.body = Body::File(mount, String::new());
+        }
+        node.mode = Some(mode);
+        dir.children().insert(name.to_owned(), node);
+        Ok(())
+    }
+
+    fn unlink(&mut self, path: &[String], name: &str, directory: bool) -> Result<(), Code> {
+        let (_, dir) = self.writable(path)?;
+        let node = dir.children().get_mut(name).ok_or(Code::NotFound)?;
+        match (node.is_dir(), directory) {
+            (true, false) => return Err(Code::IsDirectory),
+            (false, true) => return Err(Code::NotDirectory),
+            _ => {}
+        }
+        if node.origin == Origin::Mount {
+            return Err(Code::ReadOnly);
+        }
+        if directory && !node.children().is_empty() {
+            return Err(Code::NotEmpty);
+        }
+        dir.children().remove(name);
+        Ok(())
+    }
+
+    fn rename(
+        &mut self,
+        from: (&[String], &str),
+        to: (&[String], &str),
+        no_replace: bool,
+    ) -> Result<(), Code> {
+        let (source, _) = self.writable(from.0)?;
+        let (target, dir) = self.writable(to.0)?;
+        let replaced = dir.children().get(to.1).cloned();
+        let (_, dir) = self.writable(from.0)?;
+        let mut moved = dir.children().get(from.1).cloned().ok_or(Code::NotFound)?;
+        if moved.origin == Origin::Mount || moved.leads_to_mount() {
+            return Err(Code::ReadOnly);
+        }
+        if source != target {
+            return Err(Code::CrossMount);
+        }
+        if no_replace && replaced.is_some() {
+            return Err(Code::AlreadyExists);
+        }
+        if from == to {
+            return Ok(());
+        }
+        let full = [from.0, &[from.1.to_owned()]].concat();
+        if moved.is_dir() && to.0.starts_with(&full) {
+            return Err(Code::InvalidArgument);
+        }
+        if let Some(mut replaced) = replaced {
+            if replaced.origin == Origin::Mount || replaced.leads_to_mount() {
+                return Err(Code::ReadOnly);
+            }
+            match (moved.is_dir(), replaced.is_dir()) {
+                (true, false) => return Err(Code::NotDirectory),
+                (false, true) => return Err(Code::IsDirectory),
+                (true, true) if !replaced.children().is_empty() => return Err(Code::NotEmpty),
+                _ => {}
+            }
+        }
+        dir.children().remove(from.1);
+        moved.origin = Origin::Own;
+        let (_, dir) = self.writable(to.0)?;
+        dir.children().insert(to.1.to_owned(), moved);
+        Ok(())
+    }
+
+    fn chmod(&mut self, path: &[String], mode: u16) -> Result<(), Code> {
+        let is_dir = self.at(path).expect("it has a number").is_dir();
+        let dir = if is_dir { path } else { &path[..path.len() - 1] };
+        self.writable(dir)?;
+        self.at(path).expect("it has a number").mode = Some(mode);
+        Ok(())
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
+    Make(Vec<String>, String, bool, u16),
+    Unlink(Vec<String>, String, bool),
+    Rename((Vec<String>, String), (Vec<String>, String), bool),
+    Chmod(Vec<String>, u16),
     Upsert(Vec<String>, Vec<(String, Option<String>)>),
     Remove(Vec<String>, Vec<String>),
     Finish(Vec<String>),
@@ -236,8 +381,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         any_name(),
         content.prop_map(|content| content.map(str::to_owned)),
     );
-    let uri = prop::sample::select(vec!["mem://a", "mem://b"]).prop_map(str::to_owned);
+    let uris = vec!["mem://a", "mem://b", MountSpec::SCRATCH, MountSpec::SCRATCH];
+    let uri = prop::sample::select(uris).prop_map(str::to_owned);
     prop_oneof![
+        16 => any_client_step(),
         8 => (any_path(), prop::collection::vec(entry, 1..7)).prop_map(|(p, e)| Step::Upsert(p, e)),
         3 => (any_path(), prop::collection::vec(any_name(), 1..4))
             .prop_map(|(p, n)| Step::Remove(p, n)),
@@ -249,6 +396,19 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Again),
         1 => Just(Step::Reopen),
     ]
+}
+
+/// Most walks begin in scratch mounts: few would come upon one otherwise.
+fn any_start() -> impl Strategy<Value = Vec<Step>> {
+    let scratch = |path: &[&str]| {
+        let path = path.iter().map(|name| (*name).to_owned()).collect();
+        Step::Mount(path, MountSpec::SCRATCH.to_owned())
+    };
+    prop::sample::select(vec![
+        vec![],
+        vec![scratch(&[])],
+        vec![scratch(&["a"]), scratch(&["b"])],
+    ])
 }
 
 /// The walk so far.
@@ -270,7 +430,7 @@ impl Walk {
             change,
         };
         self.commands.push(command.clone());
-        self.world.meta.apply(index, &command).unwrap().reply
+        apply_one(&self.world.meta, index, &command).reply
     }
 
     fn ino(&mut self, path: &[String]) -> Option<Ino> {
@@ -280,8 +440,70 @@ impl Walk {
         self.model.at(path).and_then(|node| node.ino)
     }
 
+    /// The reply must say what the model says.
+    fn expect(&mut self, change: Change, expected: Result<(), Code>) {
+        let shown = format!("{change:?}");
+        let answer = match self.tell(change) {
+            Reply::Refused { code, .. } => Err(code),
+            Reply::Done | Reply::Attr(_) => Ok(()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(answer, expected, "{shown}");
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
+            Step::Make(path, text, directory, mode) => {
+                let Some(parent) = self.ino(path) else { return };
+                let (name, access) = (name(text), access(*mode));
+                let change = match directory {
+                    true => Change::Mkdir {
+                        parent,
+                        name,
+                        access,
+                    },
+                    false => Change::Create {
+                        parent,
+                        name,
+                        access,
+                    },
+                };
+                let expected = self.model.make(path, text, *directory, *mode);
+                self.expect(change, expected);
+            }
+            Step::Unlink(path, text, directory) => {
+                let Some(parent) = self.ino(path) else { return };
+                let name = name(text);
+                let change = match directory {
+                    true => Change::RemoveDir { parent, name },
+                    false => Change::Remove { parent, name },
+                };
+                let expected = self.model.unlink(path, text, *directory);
+                self.expect(change, expected);
+            }
+            Step::Rename((from, old), (to, new), no_replace) => {
+                let (Some(parent), Some(new_parent)) = (self.ino(from), self.ino(to)) else {
+                    return;
+                };
+                let change = Change::Rename {
+                    parent,
+                    name: name(old),
+                    new_parent,
+                    new_name: name(new),
+                    no_replace: *no_replace,
+                };
+                let expected = self.model.rename((from, old), (to, new), *no_replace);
+                self.expect(change, expected);
+            }
+            Step::Chmod(path, mode) => {
+                let Some(ino) = self.ino(path) else { return };
+                let set = SetAttr {
+                    mode: Some(*mode),
+                    ..SetAttr::default()
+                };
+                let expected = self.model.chmod(path, *mode);
+                self.expect(Change::SetAttr { ino, set }, expected);
+            }
             Step::Upsert(path, entries) => {
                 let Some(parent) = self.ino(path) else { return };
                 let sent = entries
@@ -312,10 +534,15 @@ impl Walk {
             }
             Step::Mount(path, uri) => {
                 let text = format!("/{}", path.join("/"));
-                let reply = self.tell(Change::Mount {
-                    spec: spec(&text, uri),
-                });
+                let reply = self.tell(mount_of(spec(&text, uri)));
                 match self.model.mounts.get(&text) {
+                    None if self.model.hides_scratch(path) => assert!(matches!(
+                        reply,
+                        Reply::Refused {
+                            code: Code::AlreadyExists,
+                            ..
+                        }
+                    )),
                     None => {
                         let Reply::Mount(id) = reply else {
                             panic!("{reply:?}")
@@ -363,10 +590,7 @@ impl Walk {
                 let Some(command) = self.commands.last() else {
                     return;
                 };
-                self.world
-                    .meta
-                    .apply(self.commands.len() as u64, command)
-                    .unwrap();
+                apply_one(&self.world.meta, self.commands.len() as u64, command);
             }
             Step::Reopen => self.world.meta = Meta::open(self.world.kv.clone(), CACHE).unwrap(),
         }
@@ -403,10 +627,10 @@ impl Walk {
                 assert_eq!(attr.size, *size, "an orphan keeps its attributes");
             }
         }
-        let mounts = world.meta.mounts().unwrap();
+        let mounts = world.meta.mounts();
         let mounts: BTreeMap<_, _> = mounts
             .into_iter()
-            .map(|(id, spec)| (spec.path, (id, spec.uri)))
+            .map(|(id, row)| (row.spec.path.clone(), (id, row.spec.uri.clone())))
             .collect();
         assert_eq!(mounts, model.mounts);
     }
@@ -426,6 +650,14 @@ impl Walk {
         let pins = count(&self.model.root, &|node| node.pinned);
         let expected = 2 + self.model.mounts.len() as u64 + nodes + (nodes - 1) + pins;
         assert_eq!(rows(&*self.world.kv).len() as u64, expected);
+    }
+}
+
+fn access(mode: u16) -> Access {
+    Access {
+        mode,
+        uid: 5,
+        gid: 6,
     }
 }
 
@@ -458,7 +690,10 @@ fn compare(
     let state = state
         .mount
         .map(|mount| (mount, String::from_utf8(state.prefix.into()).unwrap()));
-    assert_eq!(&state, owner, "{path}/");
+    let expected = owner
+        .as_ref()
+        .map(|(mount, prefix)| (*mount, prefix.clone().unwrap_or_default()));
+    assert_eq!(state, expected, "{path}/");
     let list = world.meta.read_dir(ino, None, usize::MAX).unwrap();
     let names: Vec<_> = list.iter().map(|(name, _)| name.to_string()).collect();
     assert_eq!(
@@ -490,13 +725,22 @@ fn compare(
             pinned,
             "pin of {path}"
         );
+        let mode = child.mode.unwrap_or(if child.is_dir() { 0o755 } else { 0o644 });
+        assert_eq!(attr.mode, mode, "mode of {path}");
         match &child.body {
+            Body::File(_, content) if content.is_empty() => {
+                assert_eq!((attr.kind, attr.size), (FileKind::File, 0));
+                assert_eq!(world.meta.file_ref(attr.ino).unwrap(), None);
+                files.insert(attr.ino, 0);
+            }
             Body::File(mount, content) => {
                 assert_eq!(
                     (attr.kind, attr.size),
                     (FileKind::File, content.len() as u64)
                 );
-                let (_, prefix) = owner.as_ref().expect("a file is in a mount");
+                let (_, Some(prefix)) = owner.as_ref().expect("a file is in a mount") else {
+                    panic!("{path} has a content without an under store")
+                };
                 let file = world.meta.file_ref(attr.ino).unwrap().unwrap();
                 assert_eq!(file.key, format!("{prefix}{name}"));
                 assert_eq!(
@@ -514,42 +758,84 @@ fn compare(
     }
 }
 
+/// What clients do, near the top of a scratch mount, so that names meet.
+fn any_client_step() -> impl Strategy<Value = Step> {
+    let at = || (prop::collection::vec(any_name(), 0..3), any_name());
+    prop_oneof![
+        12 => (at(), prop::bool::weighted(0.7), 0_u16..0o1000)
+            .prop_map(|((p, n), d, m)| Step::Make(p, n, d, m)),
+        3 => (at(), any::<bool>()).prop_map(|((p, n), d)| Step::Unlink(p, n, d)),
+        10 => (at(), at(), prop::bool::weighted(0.2)).prop_map(|(a, b, no)| Step::Rename(a, b, no)),
+        1 => (any_path(), 0_u16..0o1000).prop_map(|(p, m)| Step::Chmod(p, m)),
+    ]
+}
+
+/// Walks, compares, replays.
+fn walk(steps: &[Step], cut: prop::sample::Index) {
+    let mut walk = Walk {
+        world: World::new(),
+        model: Model {
+            root: Node::dir(Origin::Store, None),
+            mounts: BTreeMap::new(),
+        },
+        commands: Vec::new(),
+        seen: BTreeSet::new(),
+        files: BTreeMap::new(),
+    };
+    let cut = cut.index(steps.len());
+    let mut flushed = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        if at == cut {
+            flushed = rows(&*walk.world.kv);
+        }
+        walk.step(step);
+        walk.check();
+    }
+    walk.check_rows();
+
+    // A crash loses what was not flushed; the journal is applied again, from the start or
+    // from what was flushed, with a cache or without.
+    let last = rows(&*walk.world.kv);
+    for (from, cache) in [(Vec::new(), CACHE), (flushed, 0)] {
+        let kv = store_of(&from);
+        let meta = Meta::open(kv.clone(), cache).unwrap();
+        for (at, command) in walk.commands.iter().enumerate() {
+            apply_one(&meta, at as u64 + 1, command);
+        }
+        assert!(rows(&*kv) == last, "replay gave other rows");
+    }
+    // Many entries in one batch leave the same.
+    let kv = store_of(&[]);
+    let meta = Meta::open(kv.clone(), CACHE).unwrap();
+    let entry = |(at, command): (usize, &Command)| Entry {
+        index: at as u64 + 1,
+        commands: vec![command.clone()],
+    };
+    let entries: Vec<_> = walk.commands.iter().enumerate().map(entry).collect();
+    for run in entries.chunks(1 + cut) {
+        meta.apply(run).unwrap();
+    }
+    assert!(rows(&*kv) == last, "batches gave other rows");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_like_nested_maps_and_replays_to_the_same_rows(
+        start in any_start(),
         steps in prop::collection::vec(any_step(), 1..60),
         cut in any::<prop::sample::Index>(),
     ) {
-        let mut walk = Walk {
-            world: World::new(),
-            model: Model { root: Node::dir(Origin::Store, None), mounts: BTreeMap::new() },
-            commands: Vec::new(),
-            seen: BTreeSet::new(),
-            files: BTreeMap::new(),
-        };
-        let cut = cut.index(steps.len());
-        let mut flushed = Vec::new();
-        for (at, step) in steps.iter().enumerate() {
-            if at == cut {
-                flushed = rows(&*walk.world.kv);
-            }
-            walk.step(step);
-            walk.check();
-        }
-        walk.check_rows();
+        walk(&[start, steps].concat(), cut);
+    }
 
-        // A crash loses what was not flushed; the journal is applied again, from the start or
-        // from what was flushed, with a cache or without.
-        let last = rows(&*walk.world.kv);
-        for (from, cache) in [(Vec::new(), CACHE), (flushed, 0)] {
-            let kv = store_of(&from);
-            let meta = Meta::open(kv.clone(), cache).unwrap();
-            for (at, command) in walk.commands.iter().enumerate() {
-                meta.apply(at as u64 + 1, command).unwrap();
-            }
-            prop_assert!(rows(&*kv) == last, "replay gave other rows");
-        }
+    #[test]
+    fn clients_alone_change_it_like_nested_maps(
+        steps in prop::collection::vec(any_client_step(), 1..60),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let start = vec![Step::Mount(Vec::new(), MountSpec::SCRATCH.to_owned())];
+        walk(&[start, steps].concat(), cut);
     }
 }

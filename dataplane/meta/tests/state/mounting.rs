@@ -13,17 +13,21 @@ fn mounts_are_made_once_changed_in_place_and_never_stolen() {
     changed.options.insert("region".into(), "north".into());
     assert_eq!(
         world
-            .apply(Change::Mount {
-                spec: changed.clone()
-            })
+            .apply(mount_of(changed.clone()))
             .reply,
         Reply::Mount(id)
     );
-    assert_eq!(world.meta.mounts().unwrap(), [(id, changed)]);
+    let row = world.meta.mount(id).unwrap();
+    assert_eq!((&*row.spec, row.configured), (&changed, true));
+    let asked = Change::Mount {
+        spec: changed.clone(),
+        configured: false,
+    };
+    assert_eq!(world.apply(asked).reply, Reply::Mount(id));
+    assert!(!world.meta.mount(id).unwrap().configured);
+    assert_eq!(world.meta.mounts().len(), 1);
     let reply = world
-        .apply(Change::Mount {
-            spec: spec("/m", "mem://b"),
-        })
+        .apply(mount_of(spec("/m", "mem://b")))
         .reply;
     assert!(matches!(
         reply,
@@ -33,9 +37,7 @@ fn mounts_are_made_once_changed_in_place_and_never_stolen() {
         }
     ));
     let reply = world
-        .apply(Change::Mount {
-            spec: spec("m//x", "mem://b"),
-        })
+        .apply(mount_of(spec("m//x", "mem://b")))
         .reply;
     assert!(matches!(
         reply,
@@ -203,7 +205,7 @@ fn a_mount_hides_what_was_there_and_unmounting_lists_again() {
 #[test]
 fn unmounting_leaves_what_is_mounted_below() {
     let mut world = World::mounted();
-    let root = world.meta.mounts().unwrap()[0].0;
+    let root = world.meta.mounts()[0].0;
     let outer = world.mount("/o", "mem://o");
     let inner = world.mount("/o/way/i", "mem://i");
     world.load("/", &[dir("o"), file("f", "1")]);

@@ -70,14 +70,12 @@ fn removing_a_large_directory_is_constant_work_and_reaping_is_bounded() {
             kv.read.load(Ordering::Relaxed),
             kv.written.load(Ordering::Relaxed),
         );
-        let outcome = meta.apply(index, &command).unwrap();
+        let outcome = apply_one(&meta, index, &command);
         let reads = kv.read.load(Ordering::Relaxed) - before.0;
         let writes = kv.written.load(Ordering::Relaxed) - before.1;
         (outcome, reads, writes)
     };
-    apply(Change::Mount {
-        spec: spec("/", "mem://a"),
-    });
+    apply(mount_of(spec("/", "mem://a")));
     apply(Change::UpsertEntries {
         parent: Ino::ROOT,
         entries: vec![dir("d")],

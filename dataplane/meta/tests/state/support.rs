@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_kv::{Batch, Durability, Kv, MemKv};
-use forebay_meta::{Change, Command, Meta, Outcome, Reply, UfsEntry, UfsKind};
+use forebay_meta::{Change, Command, Entry, Meta, Outcome, Reply, UfsEntry, UfsKind};
 use forebay_types::{Attr, FileKind, Fingerprint, Ino, MountId, MountSpec, Name, SyncPolicy};
 use std::sync::Arc;
 
@@ -40,19 +40,23 @@ impl World {
             request: None,
             change,
         };
-        self.meta.apply(self.index, &command).unwrap()
+        apply_one(&self.meta, self.index, &command)
     }
 
     pub(crate) fn mount(&mut self, path: &str, uri: &str) -> MountId {
         match self
-            .apply(Change::Mount {
-                spec: spec(path, uri),
-            })
+            .apply(mount_of(spec(path, uri)))
             .reply
         {
             Reply::Mount(id) => id,
             other => panic!("mount {path}: {other:?}"),
         }
+    }
+
+    pub(crate) fn scratch() -> World {
+        let mut world = World::mounted();
+        world.mount("/s", MountSpec::SCRATCH);
+        world
     }
 
     pub(crate) fn upsert(&mut self, dir: &str, entries: &[UfsEntry]) -> Outcome {
@@ -145,6 +149,15 @@ impl World {
     }
 }
 
+/// Applies one command as an entry of its own.
+pub(crate) fn apply_one(meta: &Meta, index: u64, command: &Command) -> Outcome {
+    let commands = vec![command.clone()];
+    let entry = Entry { index, commands };
+    let mut outcomes = meta.apply(&[entry]).unwrap();
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0).remove(0)
+}
+
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text.to_owned()).unwrap()
 }
@@ -155,6 +168,14 @@ pub(crate) fn spec(path: &str, uri: &str) -> MountSpec {
         uri: uri.to_owned(),
         options: [].into(),
         sync: SyncPolicy::Never,
+    }
+}
+
+/// As the masters' configuration has it.
+pub(crate) fn mount_of(spec: MountSpec) -> Change {
+    Change::Mount {
+        spec,
+        configured: true,
     }
 }
 

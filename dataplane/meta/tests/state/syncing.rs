@@ -337,7 +337,7 @@ fn pins_hold_for_all_below_and_go_over_to_a_replacement() {
 #[test]
 fn problems_are_kept_by_directory_and_counted_beyond_the_bound() {
     let mut world = World::mounted();
-    let mount = world.meta.mounts().unwrap()[0].0;
+    let mount = world.meta.mounts()[0].0;
     world.load("/", &[dir("d")]);
     let problem = |key: String| Problem {
         key: key.into(),

@@ -1,0 +1,51 @@
+//! `forebay fs mount` and `forebay fs unmount`: the mount table of a running cluster.
+
+use crate::{
+    args::{FsMountArgs, FsUnmountArgs, MountArgs},
+    failure::Failure,
+    mount_arg,
+};
+use forebay_client::Master;
+use forebay_proto::{
+    convert::mount_to_wire,
+    v1::{MountRequest, UnmountRequest},
+};
+use forebay_types::{Addresses, MountId};
+
+/// Mounts; an equal mount is left as it is.
+pub(crate) async fn mount(master: Option<&Addresses>, args: &FsMountArgs) -> Result<(), Failure> {
+    let master = Master::new(needed(master)?);
+    let path = mount_arg::tree_path(&args.path)?;
+    let wanted = MountArgs {
+        uris: vec![format!("{path}={}", args.uri)],
+        options: args.options.clone(),
+    };
+    for spec in mount_arg::mounts(&wanted)? {
+        // The master gives it a number.
+        let mount = Some(mount_to_wire(MountId(0), &spec));
+        let ask = || {
+            let (mut admin, mount) = (master.admin(), mount.clone());
+            async move { admin.mount(MountRequest { mount }).await }
+        };
+        master.retrying("mount", ask).await?;
+    }
+    Ok(())
+}
+
+/// Unmounts.
+pub(crate) async fn unmount(master: Option<&Addresses>, args: &FsUnmountArgs) -> Result<(), Failure> {
+    let master = Master::new(needed(master)?);
+    let path = mount_arg::tree_path(&args.path)?;
+    let ask = || {
+        let (mut admin, path) = (master.admin(), path.clone());
+        async move { admin.unmount(UnmountRequest { path }).await }
+    };
+    master.retrying("unmount", ask).await?;
+    Ok(())
+}
+
+fn needed(master: Option<&Addresses>) -> Result<&Addresses, Failure> {
+    master.ok_or_else(|| {
+        Failure::usage("which cluster? give --master ADDRESS, or set FOREBAY_MASTER")
+    })
+}
