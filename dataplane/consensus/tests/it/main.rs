@@ -5,8 +5,11 @@
 mod benchmark;
 mod durability;
 mod faults;
+mod fixture;
 mod flow;
 mod group;
 mod kv;
 mod machine;
+mod membership;
 mod network;
+mod snapshot;
