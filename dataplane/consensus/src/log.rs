@@ -482,7 +482,7 @@ fn decode<T: Wire>(what: &str, bytes: Option<Vec<u8>>) -> Result<Option<T>, Fata
 
 fn damaged(what: &str) -> Fatal {
     Fatal::new(format!(
-        "the journal is damaged: {what}; restore the master's directory, or remove it to begin anew"
+        "the journal is damaged: {what}; put back a copy of the master's directory, or empty it and let it join under a new id"
     ))
 }
 
