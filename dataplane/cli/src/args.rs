@@ -139,7 +139,11 @@ pub(crate) struct MetaBenchArgs {
     /// Operations, measured one after the other: create, mkdir, lookup, getattr, rename, remove, list
     /// (a whole directory), rename-dir (one with everything below, there and back), mix (of 100: 50 lookups, 30
     /// getattrs, 10 creates, 5 renames, 5 removes). What an operation needs is made before it, unmeasured
-    #[arg(long, value_delimiter = ',', default_value = "create,lookup,getattr,rename,remove")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "create,lookup,getattr,rename,remove"
+    )]
     pub(crate) operations: Vec<Operation>,
     /// Operations in flight, each of a task of its own; all share one connection
     #[arg(long, visible_alias = "threads", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]

@@ -6,10 +6,18 @@ use crate::{
 };
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, EntryType};
-use std::sync::mpsc::{Receiver, Sender};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, Sender},
+};
 
-/// Committed entries, each with whoever waits for it.
-pub(crate) type Work<O> = Vec<(Entry, Option<Waiter<O>>)>;
+/// What is to be done with the state machine.
+pub(crate) enum Work<O> {
+    /// Committed entries, each with whoever waits for it.
+    Entries(Vec<(Entry, Option<Waiter<O>>)>),
+    /// A snapshot takes the place of the state.
+    Install { index: u64, dir: PathBuf },
+}
 
 /// Most commands handed to the state machine at once: whoever waits for the first of them waits
 /// for the last.
@@ -23,25 +31,16 @@ pub(crate) fn run<S: StateMachine>(
     events: &Sender<Event<S::Outcome>>,
 ) {
     let mut applied = *shared.applied.borrow();
-    while let Ok(mut work) = queue.recv() {
-        while !work.is_empty() {
-            let later = work.split_off(run_length(&work));
-            let (entries, waiters): (Vec<_>, Vec<_>) =
-                std::mem::replace(&mut work, later).into_iter().unzip();
-            match apply(machine, applied + 1, &entries) {
-                Ok(outcomes) => {
-                    for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
-                        if let Some(waiter) = waiter {
-                            waiter.tell(Ok(outcome));
-                        }
-                    }
-                }
-                Err(fatal) => {
-                    let _ = events.send(Event::Fault(chain(&fatal)));
-                    return;
-                }
-            }
-            applied += entries.len() as u64;
+    while let Ok(work) = queue.recv() {
+        let done = match work {
+            Work::Entries(entries) => apply_all(machine, &mut applied, entries),
+            Work::Install { index, dir } => install(machine, index, &dir).inspect(|()| {
+                applied = index;
+            }),
+        };
+        if let Err(fatal) = done {
+            let _ = events.send(Event::Fault(chain(&fatal)));
+            return;
         }
         shared.applied.send_replace(applied);
         if events.send(Event::Applied(applied)).is_err() {
@@ -63,6 +62,38 @@ fn run_length<W>(work: &[(Entry, W)]) -> usize {
         .max(1)
 }
 
+fn apply_all<S: StateMachine>(
+    machine: &S,
+    applied: &mut u64,
+    mut entries: Vec<(Entry, Option<Waiter<S::Outcome>>)>,
+) -> Result<(), Fatal> {
+    while !entries.is_empty() {
+        let later = entries.split_off(run_length(&entries));
+        let (run, waiters): (Vec<_>, Vec<_>) =
+            std::mem::replace(&mut entries, later).into_iter().unzip();
+        let outcomes = apply(machine, *applied + 1, &run)?;
+        *applied += run.len() as u64;
+        for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
+            if let Some(waiter) = waiter {
+                waiter.tell(Ok(outcome));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn install<S: StateMachine>(machine: &S, index: u64, dir: &Path) -> Result<(), Fatal> {
+    machine.install(dir)?;
+    let there = machine.applied();
+    if there == index {
+        return Ok(());
+    }
+    Err(Fatal::new(format!(
+        "a snapshot of index {index} brought the state to {there}: empty this master's directory \
+         and let it join under a new id"
+    )))
+}
+
 /// Applies a run; the outcomes of its commands.
 pub(crate) fn apply<S: StateMachine>(
     machine: &S,
@@ -79,19 +110,9 @@ pub(crate) fn apply<S: StateMachine>(
     if let [entry] = run
         && !is_command(entry)
     {
-        return pass(machine, entry).map(|()| Vec::new());
+        // Changes of the membership are none of the state machine's business.
+        return machine.skip(entry.index).map(|()| Vec::new());
     }
     let commands: Vec<&[u8]> = run.iter().map(|entry| &entry.data[..]).collect();
     machine.apply_run(first, &commands)
-}
-
-/// An entry that is not a command.
-fn pass<S: StateMachine>(machine: &S, entry: &Entry) -> Result<(), Fatal> {
-    let index = entry.index;
-    if entry.get_entry_type() != EntryType::EntryNormal {
-        return Err(Fatal::new(format!(
-            "entry {index} changes the membership, written by a newer Forebay; use that version"
-        )));
-    }
-    machine.skip(index)
 }

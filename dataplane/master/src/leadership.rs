@@ -51,7 +51,11 @@ pub(crate) struct Leadership {
 
 impl Leadership {
     /// Of master `id` among `masters`, followed by [`Leadership::run`].
-    pub(crate) fn new(id: u64, masters: BTreeMap<u64, Address>, raft: Raft<Outcomes>) -> Leadership {
+    pub(crate) fn new(
+        id: u64,
+        masters: BTreeMap<u64, Address>,
+        raft: Raft<Outcomes>,
+    ) -> Leadership {
         Leadership {
             id,
             masters,
@@ -229,7 +233,7 @@ impl Leadership {
 
 /// Binds the directory to the cluster once that is known from the journal.
 fn bind(office: &Office, data_dir: &DataDir) -> anyhow::Result<()> {
-    if let Some(cluster) = office.meta.cluster()? {
+    if let Some(cluster) = office.machine.meta().cluster()? {
         data_dir.bind(&cluster)?;
     }
     Ok(())

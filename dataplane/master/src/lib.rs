@@ -22,13 +22,13 @@ use crate::{
         admin::AdminService, metadata::MetadataService, raft::RaftService,
         registry::RegistryService,
     },
+    tables::Tables,
     transport::Peers,
     watch::Hub,
 };
 use anyhow::Context;
-use forebay_consensus::{Options, Raft, Transport};
+use forebay_consensus::{Bootstrap, Options, Raft, Transport};
 use forebay_kv_rocksdb::RocksKv;
-use forebay_meta::Meta;
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Address;
 use prometheus_client::registry::Registry;
@@ -54,6 +54,7 @@ mod reign;
 mod server;
 mod service;
 mod sync;
+mod tables;
 mod transport;
 mod watch;
 mod workers;
@@ -68,6 +69,8 @@ const FLUSH_BYTES: u64 = 64 << 20;
 /// Raft's clock. An election begins after 10 to 20 ticks without a leader: soon enough that a
 /// killed leader is replaced within a second, late enough that a busy machine keeps the one it has.
 const TICK: Duration = Duration::from_millis(40);
+/// What stays of it for followers close behind.
+const TAIL_BYTES: u64 = 16 << 20;
 
 /// A running master.
 pub struct Master {
@@ -109,11 +112,11 @@ impl Master {
         let metrics = Arc::new(metrics);
         let hub = Arc::new(Hub::new());
         let transport = Arc::new(Peers::new(config.id, &masters, &data_dir));
-        let (meta, raft) = open_state(&config, &masters, hub.clone(), transport).await?;
+        let (machine, raft) = open_state(&config, &masters, hub.clone(), transport).await?;
         let leadership = Arc::new(Leadership::new(config.id, masters, raft.clone()));
         let proposer = Arc::new(Proposer::new(raft));
         let office = Office {
-            meta,
+            machine,
             proposer: proposer.clone(),
             opened,
             under_stores,
@@ -190,27 +193,30 @@ async fn open_state(
     masters: &BTreeMap<u64, Address>,
     hub: Arc<Hub>,
     transport: Arc<dyn Transport>,
-) -> anyhow::Result<(Arc<Meta>, Raft<Outcomes>)> {
+) -> anyhow::Result<(Arc<Machine>, Raft<Outcomes>)> {
     let dir: &Path = &config.data_dir;
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
-    let memory = config.memory.0;
     let raft = Options {
         id: config.id,
-        voters: masters.keys().copied().collect(),
+        bootstrap: Bootstrap::found(masters.keys().copied()),
+        dir: dir.join("raft"),
         tick: TICK,
         flush_bytes: FLUSH_BYTES,
+        tail_bytes: TAIL_BYTES,
+        max_bytes: 8 * FLUSH_BYTES,
     };
+    let memory = config.memory.0;
     let open = move || {
-        // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.
-        let options = |memory_bytes| forebay_kv_rocksdb::Options { memory_bytes };
-        let journal = RocksKv::open(&journal_dir, &options(memory / 8))
+        let options = forebay_kv_rocksdb::Options {
+            memory_bytes: memory / 8,
+        };
+        let journal = RocksKv::open(&journal_dir, &options)
             .with_context(|| format!("cannot open the journal in {}", journal_dir.display()))?;
-        let tables = RocksKv::open(&meta_dir, &options(memory / 8 * 3))
-            .with_context(|| format!("cannot open the metadata in {}", meta_dir.display()))?;
-        let meta = Arc::new(Meta::open(tables, memory / 2)?);
-        let machine = Arc::new(Machine::new(meta.clone(), hub));
-        let raft = Raft::start(raft, journal, machine, transport)?;
-        Ok((meta, raft))
+        // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.
+        let tables = Tables::new(meta_dir, [memory / 8 * 3, memory / 2]);
+        let machine = Arc::new(Machine::open(tables, hub)?);
+        let raft = Raft::start(raft, journal, machine.clone(), transport)?;
+        Ok((machine, raft))
     };
     tokio::task::spawn_blocking(open).await?
 }

@@ -1,22 +1,35 @@
 //! What raft applies commands to: the metadata state machine, with its invalidations handed on.
 
-use crate::watch::Hub;
+use crate::{tables::Tables, watch::Hub};
 use forebay_consensus::{Fatal, StateMachine};
-use forebay_meta::{Command, Entry, Meta, Outcome};
-use std::sync::Arc;
+use forebay_meta::{Command, Entry, Invalidated, Meta, Outcome};
+use parking_lot::RwLock;
+use std::{path::Path, sync::Arc};
 
 /// The outcomes of the commands of one entry of the journal.
 pub(crate) type Outcomes = Vec<Outcome>;
 
 /// Applies commands to the metadata and tells the watchers.
 pub(crate) struct Machine {
-    meta: Arc<Meta>,
+    /// Another one after a snapshot was installed.
+    meta: RwLock<Arc<Meta>>,
+    tables: Tables,
     hub: Arc<Hub>,
 }
 
 impl Machine {
-    pub(crate) fn new(meta: Arc<Meta>, hub: Arc<Hub>) -> Machine {
-        Machine { meta, hub }
+    /// Opens the state in `tables`.
+    pub(crate) fn open(tables: Tables, hub: Arc<Hub>) -> anyhow::Result<Machine> {
+        Ok(Machine {
+            meta: RwLock::new(tables.open()?),
+            tables,
+            hub,
+        })
+    }
+
+    /// The state as it is now. A snapshot replaces it, though never that of a leader.
+    pub(crate) fn meta(&self) -> Arc<Meta> {
+        self.meta.read().clone()
     }
 }
 
@@ -24,7 +37,7 @@ impl StateMachine for Machine {
     type Outcome = Outcomes;
 
     fn applied(&self) -> u64 {
-        self.meta.applied()
+        self.meta().applied()
     }
 
     fn apply(&self, index: u64, commands: &[u8]) -> Result<Outcomes, Fatal> {
@@ -35,7 +48,7 @@ impl StateMachine for Machine {
     fn apply_run(&self, first: u64, run: &[&[u8]]) -> Result<Vec<Outcomes>, Fatal> {
         let entries = (first..).zip(run).map(|(index, bytes)| read(index, bytes));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        let outcomes = self.meta.apply(&entries).map_err(|e| fatal(first, e))?;
+        let outcomes = self.meta().apply(&entries).map_err(|e| fatal(first, e))?;
         for outcome in outcomes.iter().flatten() {
             self.hub.publish(&outcome.invalidated);
         }
@@ -43,15 +56,32 @@ impl StateMachine for Machine {
     }
 
     fn skip(&self, index: u64) -> Result<(), Fatal> {
-        self.meta.skip(index).map_err(|e| fatal(index, e))
+        self.meta().skip(index).map_err(|e| fatal(index, e))
     }
 
     fn flush(&self) -> Result<u64, Fatal> {
-        self.meta.flush().map_err(|error| Fatal {
+        self.meta().flush().map_err(|error| Fatal {
             message: "cannot flush the metadata: check the disk of the master's data directory"
                 .to_owned(),
             source: Some(Box::new(error)),
         })
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<u64, Fatal> {
+        let made = self.meta().checkpoint(dir);
+        made.map_err(|e| Fatal::caused(format!("cannot make a checkpoint in {}", dir.display()), e))
+    }
+
+    fn install(&self, dir: &Path) -> Result<(), Fatal> {
+        let installed = self.tables.install(dir);
+        *self.meta.write() =
+            installed.map_err(|e| Fatal::caused("cannot take over a snapshot", e))?;
+        // What changed between the old state and the new one, nobody knows.
+        self.hub.publish(&Invalidated {
+            all: true,
+            ..Invalidated::default()
+        });
+        Ok(())
     }
 }
 
@@ -79,12 +109,12 @@ fn fatal(index: u64, error: forebay_meta::Error) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_kv::mem::MemKv;
 
     #[test]
     fn a_command_that_cannot_be_read_is_fatal() {
-        let meta = Arc::new(Meta::open(Arc::new(MemKv::new()), 1 << 20).unwrap());
-        let machine = Machine::new(meta, Arc::new(Hub::new()));
+        let dir = tempfile::tempdir().unwrap();
+        let tables = Tables::new(dir.path().join("meta"), [8 << 20, 1 << 20]);
+        let machine = Machine::open(tables, Arc::new(Hub::new())).unwrap();
         let error = machine.apply(1, b"\xff\xff\xff").unwrap_err();
         assert!(error.message.contains("entry 1"), "{}", error.message);
         assert_eq!(machine.applied(), 0);

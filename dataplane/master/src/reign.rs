@@ -8,6 +8,7 @@ use crate::{
     WORKER_HEARTBEAT,
     error::Result,
     job::{fleet::Fleet, reap},
+    machine::Machine,
     metrics::Metrics,
     mounts::{Mounts, OpenUnderStore, Opened},
     namespace::Namespace,
@@ -15,7 +16,7 @@ use crate::{
     sync::Sync,
     workers::Workers,
 };
-use forebay_meta::{Change, Meta};
+use forebay_meta::Change;
 use forebay_service::Shutdown;
 use forebay_types::Code;
 use std::{
@@ -44,7 +45,7 @@ pub(crate) struct Reign {
 
 /// What reigns are made of.
 pub(crate) struct Office {
-    pub(crate) meta: Arc<Meta>,
+    pub(crate) machine: Arc<Machine>,
     pub(crate) proposer: Arc<Proposer>,
     /// The under stores of the configuration.
     pub(crate) opened: Vec<Opened>,
@@ -58,7 +59,9 @@ impl Office {
     /// Begins a reign: everything in the journal is applied here, and the mount table is that of
     /// the configuration.
     pub(crate) async fn enter(&self, term: u64) -> Result<Reign> {
-        let Office { meta, proposer, .. } = self;
+        let proposer = &self.proposer;
+        // A leader installs no snapshot: this is the state of the whole reign.
+        let meta = &self.machine.meta();
         let founded = meta.cluster()?.is_none();
         let candidate = uuid::Uuid::new_v4().to_string();
         // Proposed even if it is known: with the answer, everything in the journal is applied.

@@ -4,10 +4,13 @@
 use crate::server::MAX_MESSAGE;
 use bytes::Bytes;
 use forebay_client::channel::connect;
-use forebay_consensus::Transport;
-use forebay_proto::v1::{RaftMessages, RaftPeers, raft_client::RaftClient};
+use forebay_consensus::{ChunkError, Transport};
+use forebay_proto::{
+    convert::code_of,
+    v1::{RaftMessages, RaftPeers, SnapshotChunkRequest, raft_client::RaftClient},
+};
 use forebay_service::data_dir::DataDir;
-use forebay_types::Address;
+use forebay_types::{Address, Code};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use std::{
@@ -15,9 +18,13 @@ use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
 /// Most bytes that wait for one master; what comes then is dropped, and raft sends again what matters.
 const WAITING_MAX: usize = 32 << 20;
@@ -28,9 +35,13 @@ const BATCH: usize = 4 << 20;
 /// Between attempts to reach a master, from the first to the last of many.
 const RETRY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
+/// How long a part of a snapshot may take.
+const CHUNK_LIMIT: Duration = Duration::from_secs(5);
+
 /// The ways to the other masters.
 pub(crate) struct Peers {
-    queues: BTreeMap<u64, Arc<Queue>>,
+    ways: BTreeMap<u64, Way>,
+    runtime: Handle,
     /// Ends the tasks when raft, which sends to the last, lets go.
     _alive: DropGuard,
 }
@@ -41,26 +52,27 @@ impl Peers {
     pub(crate) fn new(id: u64, masters: &BTreeMap<u64, Address>, data_dir: &Arc<DataDir>) -> Peers {
         let ended = CancellationToken::new();
         let others = masters.iter().filter(|(other, _)| **other != id);
-        let queues = others.map(|(other, address)| {
-            let queue = Arc::new(Queue::default());
+        let ways = others.map(|(other, address)| {
             let way = Way {
                 from: id,
                 to: *other,
                 address: address.clone(),
-                queue: queue.clone(),
+                channel: connect(address),
+                queue: Arc::default(),
                 data_dir: Arc::downgrade(data_dir),
             };
-            let ended = ended.clone();
+            let (ended, kept) = (ended.clone(), way.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = ended.cancelled() => {}
-                    () = way.keep_open() => {}
+                    () = kept.keep_open() => {}
                 }
             });
-            (*other, queue)
+            (*other, way)
         });
         Peers {
-            queues: queues.collect(),
+            ways: ways.collect(),
+            runtime: Handle::current(),
             _alive: ended.drop_guard(),
         }
     }
@@ -68,10 +80,29 @@ impl Peers {
 
 impl Transport for Peers {
     fn send(&self, to: u64, message: Bytes) {
-        match self.queues.get(&to) {
-            Some(queue) => queue.push(message),
+        match self.ways.get(&to) {
+            Some(way) => way.queue.push(message),
             None => tracing::debug!(to, "message to a master that is not configured"),
         }
+    }
+
+    fn fetch(
+        &self,
+        from: u64,
+        snapshot: &str,
+        file: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, ChunkError> {
+        let way = self.ways.get(&from).ok_or(ChunkError::Gone)?;
+        let asked = SnapshotChunkRequest {
+            peers: Some(way.peers()),
+            snapshot: snapshot.to_owned(),
+            file: file.to_owned(),
+            offset,
+            length,
+        };
+        self.runtime.block_on(way.fetch(asked))
     }
 }
 
@@ -139,10 +170,12 @@ impl Waiting {
 }
 
 /// The way to one master.
+#[derive(Clone)]
 struct Way {
     from: u64,
     to: u64,
     address: Address,
+    channel: Channel,
     queue: Arc<Queue>,
     /// Does not keep the directory locked.
     data_dir: Weak<DataDir>,
@@ -151,7 +184,7 @@ struct Way {
 impl Way {
     async fn keep_open(self) {
         let mut client =
-            RaftClient::new(connect(&self.address)).max_encoding_message_size(MAX_MESSAGE);
+            RaftClient::new(self.channel.clone()).max_encoding_message_size(MAX_MESSAGE);
         let mut pause = RETRY[0];
         let mut told = String::new();
         loop {
@@ -181,16 +214,34 @@ impl Way {
         }
     }
 
-    /// All that is to be sent, for as long as the stream lives.
-    fn messages(&self) -> impl futures::Stream<Item = RaftMessages> + Send + 'static + use<> {
+    /// Who asks whom.
+    fn peers(&self) -> RaftPeers {
         let cluster = self.data_dir.upgrade().and_then(|dir| dir.cluster());
-        let peers = RaftPeers {
+        RaftPeers {
             from: self.from,
             to: self.to,
             cluster: cluster.unwrap_or_default(),
-        };
+        }
+    }
+
+    async fn fetch(&self, asked: SnapshotChunkRequest) -> Result<Bytes, ChunkError> {
+        let mut client =
+            RaftClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        match timeout(CHUNK_LIMIT, client.snapshot_chunk(asked)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner().data),
+            Ok(Err(status)) if code_of(&status) == Code::NotFound => Err(ChunkError::Gone),
+            Ok(Err(status)) => {
+                let error = forebay_client::call::error_of(&self.address, "snapshot", &status);
+                Err(ChunkError::Failed(error.message))
+            }
+            Err(_) => Err(ChunkError::Failed(format!("{}: no answer", self.address))),
+        }
+    }
+
+    /// All that is to be sent, for as long as the stream lives.
+    fn messages(&self) -> impl futures::Stream<Item = RaftMessages> + Send + 'static + use<> {
         let hello = RaftMessages {
-            peers: Some(peers),
+            peers: Some(self.peers()),
             messages: Vec::new(),
         };
         let rest = stream::unfold(self.queue.clone(), async |queue| {

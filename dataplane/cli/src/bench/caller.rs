@@ -246,7 +246,9 @@ impl Caller {
         let own = Name::new(own.to_owned()).map_err(bad)?;
         let (parent, other) = (self.dir.parent, self.name('m'));
         let session = &self.bench.session;
-        session.rename((parent, &own), (parent, &other), true).await?;
+        session
+            .rename((parent, &own), (parent, &other), true)
+            .await?;
         session.rename((parent, &other), (parent, &own), true).await
     }
 

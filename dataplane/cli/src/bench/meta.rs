@@ -65,7 +65,10 @@ pub(crate) async fn run(cluster: &ClusterArgs, args: &MetaBenchArgs) -> Result<(
         print(&phases);
     }
     // What was acknowledged was not found: that is no matter of speed.
-    if phases.iter().any(|phase| phase.tally.has_code(Code::Corrupt)) {
+    if phases
+        .iter()
+        .any(|phase| phase.tally.has_code(Code::Corrupt))
+    {
         return Err(Failure::run("a file that was acknowledged was not found"));
     }
     Ok(())
@@ -130,7 +133,10 @@ async fn all(
             let tally = caller.run(operation, &budget).await;
             (caller, tally)
         });
-        async move { task.await.map_err(|e| Failure::run(format!("a caller died: {e}"))) }
+        async move {
+            task.await
+                .map_err(|e| Failure::run(format!("a caller died: {e}")))
+        }
     });
     let mut running = try_join_all(tasks.collect::<Vec<_>>());
     let mut stopped = false;
@@ -152,11 +158,7 @@ async fn all(
 }
 
 /// Makes the working directories; of those that are there, uses them.
-async fn directories(
-    bench: &Bench,
-    args: &MetaBenchArgs,
-    top: &str,
-) -> Result<Vec<Dir>, Failure> {
+async fn directories(bench: &Bench, args: &MetaBenchArgs, top: &str) -> Result<Vec<Dir>, Failure> {
     let path = top.trim_end_matches('/').to_owned();
     let mut at = Dir {
         ino: resolve(&bench.master, top).await?,

@@ -147,7 +147,15 @@ impl Phase {
 /// Prints all for people; a line for what listings found beside.
 pub(crate) fn print(phases: &[Phase]) {
     let header = [
-        "OPERATION", "IN FLIGHT", "COUNT", "PER SECOND", "P50", "P99", "P99.9", "MAX", "ERRORS",
+        "OPERATION",
+        "IN FLIGHT",
+        "COUNT",
+        "PER SECOND",
+        "P50",
+        "P99",
+        "P99.9",
+        "MAX",
+        "ERRORS",
     ];
     let mut table = output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8]);
     for phase in phases {

@@ -33,7 +33,10 @@ pub(crate) async fn mount(master: Option<&Addresses>, args: &FsMountArgs) -> Res
 }
 
 /// Unmounts.
-pub(crate) async fn unmount(master: Option<&Addresses>, args: &FsUnmountArgs) -> Result<(), Failure> {
+pub(crate) async fn unmount(
+    master: Option<&Addresses>,
+    args: &FsUnmountArgs,
+) -> Result<(), Failure> {
     let master = Master::new(needed(master)?);
     let path = mount_arg::tree_path(&args.path)?;
     let ask = || {

@@ -152,10 +152,7 @@ impl Admin for AdminService {
         let problems = rows
             .into_iter()
             .map(|(mount, problem)| Problem {
-                mount: reign
-                    .mounts
-                    .path(mount)
-                    .unwrap_or_default(),
+                mount: reign.mounts.path(mount).unwrap_or_default(),
                 key: problem.key,
                 reason: explain(problem.reason).to_owned(),
             })
@@ -225,7 +222,12 @@ impl Admin for AdminService {
     ) -> std::result::Result<Response<v1::UnmountResponse>, Status> {
         self.metrics.call("Unmount");
         let path = request.into_inner().path;
-        self.leadership.reign().await?.mounts.unmount(&self.proposer, &path).await?;
+        self.leadership
+            .reign()
+            .await?
+            .mounts
+            .unmount(&self.proposer, &path)
+            .await?;
         Ok(Response::new(v1::UnmountResponse {}))
     }
 }

@@ -1,11 +1,15 @@
 //! Takes in what the other masters send for raft.
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, blocking},
     leadership::Leadership,
     proposer::Proposer,
 };
-use forebay_proto::v1::{RaftMessages, RaftMessagesResponse, RaftPeers, raft_server};
+use forebay_consensus::ChunkError;
+use forebay_proto::v1::{
+    RaftMessages, RaftMessagesResponse, RaftPeers, SnapshotChunkRequest, SnapshotChunkResponse,
+    raft_server,
+};
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Code;
 use std::{sync::Arc, time::Duration};
@@ -51,6 +55,23 @@ impl raft_server::Raft for RaftService {
                 self.proposer.raft().receive(message);
             }
         }
+    }
+
+    async fn snapshot_chunk(
+        &self,
+        request: Request<SnapshotChunkRequest>,
+    ) -> std::result::Result<Response<SnapshotChunkResponse>, Status> {
+        let asked = request.into_inner();
+        self.admit(&asked.peers.unwrap_or_default())?;
+        let raft = self.proposer.raft().clone();
+        let data = blocking(move || {
+            raft.snapshot_chunk(&asked.snapshot, &asked.file, asked.offset, asked.length)
+        });
+        let data = data.await?.map_err(|error| match error {
+            ChunkError::Gone => Error::new(Code::NotFound, error.to_string()),
+            ChunkError::Failed(_) => Error::new(Code::Internal, error.to_string()),
+        })?;
+        Ok(Response::new(SnapshotChunkResponse { data }))
     }
 }
 
