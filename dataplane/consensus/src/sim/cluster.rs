@@ -82,8 +82,11 @@ impl Cluster {
         }
         world.after(HEALED_AT, Happening::Heal);
         for client in 1..=clients.len() as u64 {
-            let timer = Timer::Begin;
-            world.after(10 * client, Happening::Timer { client, timer });
+            // So many things at a time.
+            for delay in 0..rng.u64(1..4) {
+                let timer = Timer::Begin;
+                world.after(10 * client + delay, Happening::Timer { client, timer });
+            }
         }
         Cluster {
             replicas: (1..=nodes).map(Replica::new).collect(),
@@ -192,13 +195,15 @@ impl Cluster {
     /// All replicas have the same state; how many could not catch up, because the leader has cut
     /// off what they lack.
     fn check_states(&mut self) -> Step<u64> {
-        let cuts = self.replicas.iter_mut().filter_map(Replica::leads_from);
-        let cut = cuts.max().unwrap_or(0);
-        let (mut states, behind): (Vec<_>, Vec<_>) = self
+        let leaders = self.replicas.iter_mut();
+        let behind: Vec<_> = leaders.flat_map(Replica::left_behind).collect();
+        let mut states: Vec<_> = self
             .replicas
             .iter()
-            .map(Replica::state)
-            .partition(|(applied, _)| *applied >= cut);
+            .zip(1..)
+            .filter(|(_, id)| !behind.contains(id))
+            .map(|(replica, _)| replica.state())
+            .collect();
         states.dedup();
         if states.len() != 1 {
             let what = format!("applied index and checksum at the end: {states:x?}");

@@ -184,11 +184,17 @@ impl Replica {
         (applied, self.store.checksum())
     }
 
-    /// If it leads: the last index that is cut off its journal.
-    pub(crate) fn leads_from(&mut self) -> Option<u64> {
-        let process = self.process.as_mut()?;
-        let leading = process.position.leading;
-        leading.then(|| process.node.raft().store().cut_index())
+    /// If it leads: those that lack, as far as it knows, what it has cut off.
+    pub(crate) fn left_behind(&mut self) -> Vec<u64> {
+        let process = self.process.as_mut();
+        let Some(process) = process.filter(|process| process.position.leading) else {
+            return Vec::new();
+        };
+        let raft = process.node.raft();
+        let cut = raft.store().cut_index();
+        let progress = raft.prs().iter();
+        let behind = progress.filter(|(_, progress)| progress.matched < cut);
+        behind.map(|(id, _)| *id).collect()
     }
 }
 
@@ -589,9 +595,9 @@ impl Process {
         self.later(delay, Inside::Apply, world);
     }
 
-    /// The apply thread applies a batch.
+    /// The apply thread applies all that waits: to be slow is to pause, not to fall behind for ever.
     fn apply(&mut self, world: &mut World) -> Step {
-        for (entry, waiter) in self.work.pop_front().into_iter().flatten() {
+        for (entry, waiter) in self.work.drain(..).flatten() {
             let outcome = apply::apply(&self.machine, self.applied + 1, &entry)
                 .map_err(|fatal| stopped(self.id, &fatal))?;
             self.applied = entry.index;
@@ -610,9 +616,6 @@ impl Process {
         for (_, ticket, key) in self.parked.extract_if(.., |(index, ..)| *index <= applied) {
             serve(&self.machine, self.id, ticket, key, world)?;
         }
-        if !self.work.is_empty() {
-            self.apply_later(world);
-        }
         self.post(Event::Applied(applied), world);
         Ok(())
     }
@@ -620,7 +623,11 @@ impl Process {
     /// The flush thread is done with the disk.
     fn flush(&mut self, world: &mut World) -> Step {
         self.store.set_full(world.conditions.disk_full(self.id));
-        let flushed = self.machine.flush();
+        let flushed = if world.mutated(Mutation::CutTooFar) {
+            Ok(self.applied)
+        } else {
+            self.machine.flush()
+        };
         let index = flushed.map_err(|fatal| stopped(self.id, &fatal))?;
         world.note("has flushed", self.id, index);
         self.post(Event::Flushed(index), world);
@@ -630,13 +637,7 @@ impl Process {
     /// As the driver does.
     fn cut(&mut self, index: u64, world: &mut World) {
         let before = std::mem::replace(&mut self.flushed, index);
-        let end = if world.mutated(Mutation::CutTooFar) {
-            self.applied
-        } else if self.node.is_alone() {
-            index
-        } else {
-            before
-        };
+        let end = if self.node.is_alone() { index } else { before };
         if let Some(batch) = self.node.cut(end) {
             world.note("cuts", self.id, end);
             self.jobs.push_back(Job {
