@@ -6,10 +6,18 @@ use crate::{
 };
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, EntryType};
-use std::sync::mpsc::{Receiver, Sender};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, Sender},
+};
 
-/// Committed entries, each with whoever waits for it.
-pub(crate) type Work<O> = Vec<(Entry, Option<Waiter<O>>)>;
+/// What is to be done with the state machine.
+pub(crate) enum Work<O> {
+    /// Committed entries, each with whoever waits for it.
+    Entries(Vec<(Entry, Option<Waiter<O>>)>),
+    /// A snapshot takes the place of the state.
+    Install { index: u64, dir: PathBuf },
+}
 
 /// Applies until the queue closes or the state machine fails.
 pub(crate) fn run<S: StateMachine>(
@@ -20,26 +28,49 @@ pub(crate) fn run<S: StateMachine>(
 ) {
     let mut applied = *shared.applied.borrow();
     while let Ok(work) = queue.recv() {
-        for (entry, waiter) in work {
-            match apply(machine, applied + 1, &entry) {
-                Ok(Some(outcome)) => {
-                    if let Some(waiter) = waiter {
-                        waiter.tell(Ok(outcome));
-                    }
-                }
-                Ok(None) => {}
-                Err(fatal) => {
-                    let _ = events.send(Event::Fault(chain(&fatal)));
-                    return;
-                }
-            }
-            applied = entry.index;
+        let done = match work {
+            Work::Entries(entries) => apply_all(machine, &mut applied, entries),
+            Work::Install { index, dir } => install(machine, index, &dir).inspect(|()| {
+                applied = index;
+            }),
+        };
+        if let Err(fatal) = done {
+            let _ = events.send(Event::Fault(chain(&fatal)));
+            return;
         }
         shared.applied.send_replace(applied);
         if events.send(Event::Applied(applied)).is_err() {
             return;
         }
     }
+}
+
+fn apply_all<S: StateMachine>(
+    machine: &S,
+    applied: &mut u64,
+    entries: Vec<(Entry, Option<Waiter<S::Outcome>>)>,
+) -> Result<(), Fatal> {
+    for (entry, waiter) in entries {
+        if let Some(outcome) = apply(machine, *applied + 1, &entry)?
+            && let Some(waiter) = waiter
+        {
+            waiter.tell(Ok(outcome));
+        }
+        *applied = entry.index;
+    }
+    Ok(())
+}
+
+fn install<S: StateMachine>(machine: &S, index: u64, dir: &Path) -> Result<(), Fatal> {
+    machine.install(dir)?;
+    let there = machine.applied();
+    if there == index {
+        return Ok(());
+    }
+    Err(Fatal::new(format!(
+        "a snapshot of index {index} brought the state to {there}: empty this master's directory \
+         and let it join under a new id"
+    )))
 }
 
 /// Applies an entry, which must be the one `expected`.
@@ -55,12 +86,8 @@ pub(crate) fn apply<S: StateMachine>(
             expected - 1
         )));
     }
-    if entry.get_entry_type() != EntryType::EntryNormal {
-        return Err(Fatal::new(format!(
-            "entry {index} changes the membership, written by a newer Forebay; use that version"
-        )));
-    }
-    if entry.data.is_empty() {
+    // Changes of the membership are none of the state machine's business.
+    if entry.data.is_empty() || entry.get_entry_type() != EntryType::EntryNormal {
         machine.skip(index)?;
         return Ok(None);
     }

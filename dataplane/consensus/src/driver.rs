@@ -18,14 +18,18 @@ use crate::{
     ChangeError, Fatal, Options, ProposeError, StateMachine, Transport,
     apply::{self, Work},
     barriers::Barriers,
+    changes::{Changes, Reply, TRANSFER_TICKS},
+    checkpoint::{self, Live},
+    conf::Change,
     log::{Log, entry_bytes},
-    node::{ELECTION_TICKS, Node, Output, Position},
+    node::{Bounds, Node, Output, Position},
+    pull::{self, Incoming, Order},
     shared::{Event, Proposal, Shared, Waiter},
     waiting::{Claim, Waiting},
     wire::Wire,
     writer::{self, Job},
 };
-use forebay_kv::Kv;
+use forebay_kv::{Durability, Kv};
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, Message};
 use std::{
@@ -45,8 +49,8 @@ const EVENTS_AT_ONCE: usize = 1024;
 /// How long shutdown waits for commands in flight.
 const LAST_COMMANDS: Duration = Duration::from_secs(5);
 
-/// Ticks that handing over the leadership may take.
-const TRANSFER_TICKS: u64 = 2 * ELECTION_TICKS as u64;
+/// Ticks after which a checkpoint that nobody fetches is removed.
+const CHECKPOINT_IDLE_TICKS: u64 = 600;
 
 /// What a node works with.
 pub(crate) struct Parts<S> {
@@ -75,22 +79,27 @@ struct Driver<S: StateMachine> {
     jobs: Sender<Job>,
     work: Sender<Work<S::Outcome>>,
     flush: SyncSender<()>,
+    checkpoints: SyncSender<()>,
+    pulls: Sender<Order>,
+    incoming: Incoming,
     waiting: Waiting<Waiter<S::Outcome>>,
     barriers: Barriers,
-    transfers: Vec<Transfer>,
+    changes: Changes,
     position: Position,
     tick: Duration,
     next_tick: Instant,
     /// Ticks since the start.
     ticks: u64,
     flush_bytes: u64,
-    /// Bytes by which the journal has grown since the last flush began.
+    /// Bytes of entries applied since the last flush began; at first, those of the journal.
     grown: u64,
     flushing: bool,
     /// Last index of the journal at start: before it is applied, a flush would free little.
     replay_end: u64,
     /// What the last flush made durable.
     flushed: u64,
+    /// The tick when the live checkpoint was last of use.
+    checkpoint_used: u64,
     stopping: Stopping,
 }
 
@@ -105,13 +114,6 @@ enum Stopping {
     Done,
 }
 
-/// Somebody waits for `to` to lead, until the tick `until`.
-struct Transfer {
-    to: u64,
-    until: u64,
-    reply: oneshot::Sender<Result<(), ChangeError>>,
-}
-
 /// Opens the journal and starts the threads of a node.
 pub(crate) fn start<S: StateMachine>(
     options: Options,
@@ -121,9 +123,12 @@ pub(crate) fn start<S: StateMachine>(
 ) -> Result<(), Fatal> {
     let Options {
         id,
-        voters,
+        bootstrap,
+        dir,
         tick,
         flush_bytes,
+        tail_bytes,
+        max_bytes,
     } = options;
     let Parts {
         log: kv,
@@ -131,14 +136,30 @@ pub(crate) fn start<S: StateMachine>(
         transport,
         shared,
     } = parts;
-    let (log, grown) = Log::open(Arc::clone(&kv), &voters)?;
+    let (outgoing, incoming) = (dir.join("outgoing"), Incoming::under(dir.join("incoming")));
+    // Nobody can be fetching from it any more.
+    checkpoint::remove(&outgoing);
+    let (log, install) = Log::open(Arc::clone(&kv), &bootstrap)?;
+    if let Some(manifest) = install {
+        finish_install(&*kv, &*machine, &incoming, manifest.index)?;
+    }
     let replay_end = log.last();
-    let node = Node::new(id, log, machine.applied())?;
+    let bounds = Bounds {
+        tail_bytes,
+        max_bytes,
+    };
+    let applied = machine.applied();
+    let node = Node::new(id, log, applied, bounds)?;
+    shared.applied.send_replace(applied);
+    *shared.members.lock() = node.conf().members();
+    let grown = node.journal_bytes();
 
     // Bounded by what the node lets out: bytes being proposed, bytes being applied.
     let (jobs, jobs_queue) = mpsc::channel();
     let (work, work_queue) = mpsc::channel();
     let (flush, flush_queue) = mpsc::sync_channel(1);
+    let (checkpoints, checkpoints_queue) = mpsc::sync_channel(1);
+    let (pulls, pulls_queue) = mpsc::channel();
     let mut threads = Vec::new();
     threads.push(spawn("raft-log", {
         let events = events.clone();
@@ -149,8 +170,16 @@ pub(crate) fn start<S: StateMachine>(
         move || apply::run(&*machine, &work_queue, &shared, &events)
     })?);
     threads.push(spawn("raft-flush", {
-        let machine = Arc::clone(&machine);
+        let (machine, events) = (Arc::clone(&machine), events.clone());
         move || run_flush(&*machine, &flush_queue, &events)
+    })?);
+    threads.push(spawn("raft-checkpoint", {
+        let (machine, events) = (Arc::clone(&machine), events.clone());
+        move || checkpoint::run(&*machine, &outgoing, &checkpoints_queue, &events)
+    })?);
+    threads.push(spawn("raft-pull", {
+        let (incoming, transport) = (incoming.clone(), Arc::clone(&transport));
+        move || pull::run(&incoming, &*transport, &pulls_queue, &events)
     })?);
     let mut driver = Driver {
         node,
@@ -161,9 +190,12 @@ pub(crate) fn start<S: StateMachine>(
         jobs,
         work,
         flush,
+        checkpoints,
+        pulls,
+        incoming,
         waiting: Waiting::new(),
         barriers: Barriers::new(),
-        transfers: Vec::new(),
+        changes: Changes::default(),
         position: Position::default(),
         tick,
         next_tick: Instant::now() + tick,
@@ -173,11 +205,30 @@ pub(crate) fn start<S: StateMachine>(
         flushing: false,
         replay_end,
         flushed: 0,
+        checkpoint_used: 0,
         stopping: Stopping::No,
     };
     // A lone voter leads from here on, before anybody has a handle.
     driver.execute()?;
     spawn("raft", move || driver.supervise(threads))?;
+    Ok(())
+}
+
+/// The journal begins with a snapshot that the state machine may not have taken over before the
+/// process ended. Its files stay until it has.
+fn finish_install<S: StateMachine>(
+    kv: &dyn Kv,
+    machine: &S,
+    incoming: &Incoming,
+    index: u64,
+) -> Result<(), Fatal> {
+    if machine.applied() < index {
+        tracing::info!(index, "finishing the installation of a snapshot");
+        machine.install(&incoming.files())?;
+    }
+    kv.write(&Log::installed(), Durability::Logged)
+        .map_err(|e| Fatal::caused("cannot write the journal", e))?;
+    incoming.discard();
     Ok(())
 }
 
@@ -265,12 +316,20 @@ impl<S: StateMachine> Driver<S> {
         self.ticks += 1;
         self.node.tick();
         self.barriers.expire(self.ticks, self.position.leader);
-        for transfer in self.transfers.extract_if(.., |t| t.until <= self.ticks) {
-            let late = format!("node {} did not take over in time", transfer.to);
-            let _ = transfer.reply.send(Err(ChangeError::NotYet(late)));
-        }
+        self.changes.expire(self.ticks);
+        self.forget_idle_checkpoint();
         if self.shared.disk_full.load(Ordering::Relaxed) {
             self.node.step_aside();
+        }
+    }
+
+    fn forget_idle_checkpoint(&mut self) {
+        let mut live = self.shared.checkpoint.lock();
+        if live.as_ref().is_some_and(|live| live.take_used()) {
+            self.checkpoint_used = self.ticks;
+        } else if live.is_some() && self.ticks - self.checkpoint_used >= CHECKPOINT_IDLE_TICKS {
+            self.node.forget_checkpoint();
+            *live = None;
         }
     }
 
@@ -278,12 +337,16 @@ impl<S: StateMachine> Driver<S> {
     fn patience(&self) -> Duration {
         let due = match self.stopping {
             Stopping::Finishing(by) => by.min(self.next_tick),
-            Stopping::No if self.position.alone_from.is_some() && self.barriers.is_empty() => {
-                return Duration::MAX;
-            }
+            Stopping::No if self.is_idle() => return Duration::MAX,
             _ => self.next_tick,
         };
         due.saturating_duration_since(Instant::now())
+    }
+
+    fn is_idle(&self) -> bool {
+        let waiting = !self.barriers.is_empty() || !self.changes.is_empty();
+        let serving = self.shared.checkpoint.lock().is_some();
+        self.position.alone_from.is_some() && !waiting && !serving
     }
 
     /// Goes on with the shutdown, if one has begun: first the commands in flight, then the
@@ -352,11 +415,13 @@ impl<S: StateMachine> Driver<S> {
                 self.node.receive(*message)?;
             }
             Event::Persisted(number) => self.node.persisted(number),
-            Event::Applied(index) => self.node.applied(index),
+            Event::Applied(index) => self.grown += self.node.applied(index),
             Event::Flushed(index) => {
                 self.flushing = false;
                 self.cut(index);
             }
+            Event::Checkpointed(live) => self.checkpointed(live),
+            Event::Pulled(id, whole) => self.node.pulled(&id, whole),
             Event::DiskFull(full) => {
                 self.shared.disk_full.store(full, Ordering::Relaxed);
                 if full {
@@ -365,6 +430,7 @@ impl<S: StateMachine> Driver<S> {
             }
             Event::Fault(reason) => return Err(Fatal::new(reason)),
             Event::Transfer(to, reply) => self.transfer(to, reply),
+            Event::Change(change, reply) => self.change(&change, reply),
             // Only at the end; else it is taken in as above.
             Event::Stop => {}
             Event::Propose(Proposal { waiter, .. }) => waiter.tell(Err(self.shared.closed())),
@@ -383,7 +449,7 @@ impl<S: StateMachine> Driver<S> {
             .unzip();
         let refusal = if !matches!(self.stopping, Stopping::No) {
             self.shared.closed()
-        } else if self.shared.disk_full.load(Ordering::Relaxed) {
+        } else if self.shared.disk_full.load(Ordering::Relaxed) || self.node.is_full() {
             ProposeError::NoSpace
         } else {
             match self.node.propose(commands) {
@@ -407,14 +473,37 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    fn transfer(&mut self, to: u64, reply: oneshot::Sender<Result<(), ChangeError>>) {
+    fn transfer(&mut self, to: u64, reply: Reply) {
         if self.position.leader == to {
             let _ = reply.send(Ok(()));
         } else if let Err(error) = self.node.transfer(to) {
             let _ = reply.send(Err(error));
         } else {
-            let until = self.ticks + TRANSFER_TICKS;
-            self.transfers.push(Transfer { to, until, reply });
+            self.changes.transfer(to, self.ticks, reply);
+        }
+    }
+
+    fn change(&mut self, change: &Change, reply: Reply) {
+        let outcome = if matches!(self.stopping, Stopping::No) {
+            self.node.change(change)
+        } else {
+            Err(ChangeError::Closed(self.shared.closing()))
+        };
+        match outcome {
+            Ok(Some(accepted)) => self.changes.change(accepted, reply),
+            Ok(None) => drop(reply.send(Ok(()))),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn checkpointed(&mut self, live: Option<Live>) {
+        let taken = live
+            .as_ref()
+            .map(|live| (live.id.clone(), live.index, live.files.clone()));
+        if self.node.checkpointed(taken) {
+            self.checkpoint_used = self.ticks;
+            // The former one goes: followers get the new one, and need fetch only what differs.
+            *self.shared.checkpoint.lock() = live.map(Arc::new);
         }
     }
 
@@ -422,12 +511,7 @@ impl<S: StateMachine> Driver<S> {
     fn execute(&mut self) -> Result<(), Fatal> {
         for output in self.node.outputs()? {
             match output {
-                Output::Persist {
-                    number,
-                    batch,
-                    bytes,
-                } => {
-                    self.grown += bytes;
+                Output::Persist { number, batch } => {
                     let job = Job {
                         number: Some(number),
                         batch,
@@ -444,18 +528,39 @@ impl<S: StateMachine> Driver<S> {
                     });
                     let work = work.collect();
                     self.work
-                        .send(work)
+                        .send(Work::Entries(work))
                         .map_err(|_| self.why_a_thread_ended())?;
+                }
+                Output::Install(manifest) => {
+                    let (index, dir) = (manifest.index, self.incoming.files());
+                    self.work
+                        .send(Work::Install { index, dir })
+                        .map_err(|_| self.why_a_thread_ended())?;
+                }
+                Output::Checkpoint => drop(self.checkpoints.try_send(())),
+                Output::Pull(from, manifest) => {
+                    let _ = self.pulls.send(Order::Pull(from, Box::new(manifest)));
+                }
+                Output::Discard(batch) => {
+                    let job = Job {
+                        number: None,
+                        batch,
+                    };
+                    let _ = self.jobs.send(job);
+                    let _ = self.pulls.send(Order::Discard);
+                }
+                Output::Configure(conf) => {
+                    *self.shared.members.lock() = conf.members();
+                    self.changes.configured(conf.index);
                 }
                 Output::Read { token, index } => self.barriers.answer(token, index),
                 Output::Report(position) => self.report(position),
             }
         }
         self.barriers.settle(self.position.committed);
-        if self.grown >= self.flush_bytes
-            && !self.flushing
-            && *self.shared.applied.borrow() >= self.replay_end
-        {
+        let applied = *self.shared.applied.borrow();
+        let due = self.grown >= self.flush_bytes || self.node.is_full() && applied > self.flushed;
+        if due && !self.flushing && applied >= self.replay_end {
             self.grown = 0;
             self.flushing = true;
             let _ = self.flush.try_send(());
@@ -488,24 +593,17 @@ impl<S: StateMachine> Driver<S> {
         self.position = position;
         *self.shared.position.lock() = position;
         fail(self.waiting.report(position), &lost_leadership());
-        for transfer in self
-            .transfers
-            .extract_if(.., |transfer| transfer.to == position.leader)
-        {
-            let _ = transfer.reply.send(Ok(()));
-        }
+        self.changes.report(&position);
     }
 
     fn fail_pending(&mut self, error: &ProposeError) {
         fail(self.waiting.give_up(), error);
     }
 
-    /// The state machine has made everything up to `index` durable. With other voters the
-    /// journal of one more flush stays: followers lag a little, always.
+    /// The state machine has made everything up to `index` durable.
     fn cut(&mut self, index: u64) {
-        let before = std::mem::replace(&mut self.flushed, index);
-        let end = if self.node.is_alone() { index } else { before };
-        if let Some(batch) = self.node.cut(end) {
+        self.flushed = index;
+        if let Some(batch) = self.node.cut(index) {
             let _ = self.jobs.send(Job {
                 number: None,
                 batch,
@@ -518,14 +616,19 @@ impl<S: StateMachine> Driver<S> {
         self.shared.room.close();
         self.fail_pending(&self.shared.closed());
         self.barriers.close(&self.shared.closed());
-        self.transfers.clear();
-        let [writer, apply, flush] =
-            <[_; 3]>::try_from(threads).expect("three threads were started");
+        self.changes = Changes::default();
+        *self.shared.checkpoint.lock() = None;
+        let [writer, apply, flush, checkpoint, pull] =
+            <[_; 5]>::try_from(threads).expect("five threads were started");
         self.work = mpsc::channel().0;
         self.flush = mpsc::sync_channel(0).0;
-        let applied = apply.join().map_err(|_| died());
-        let flushed = flush.join().map_err(|_| died());
-        let result = applied.and(flushed).and_then(|()| {
+        self.checkpoints = mpsc::sync_channel(0).0;
+        self.pulls = mpsc::channel().0;
+        let mut ended = Ok(());
+        for thread in [apply, flush, checkpoint, pull] {
+            ended = ended.and(thread.join().map_err(|_| died()));
+        }
+        let result = ended.and_then(|()| {
             if !orderly {
                 return Ok(());
             }

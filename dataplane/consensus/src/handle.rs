@@ -1,7 +1,10 @@
 //! The handle by which the rest of the process uses a node.
 
 use crate::{
-    ChangeError, Fatal, Options, ProposeError, StateMachine, Status, Transport, driver,
+    ChangeError, ChunkError, Fatal, Member, Options, ProposeError, StateMachine, Status, Transport,
+    changes::Reply,
+    conf::Change,
+    driver,
     shared::{Event, INBOX_BYTES, PROPOSAL_BYTES, PROPOSAL_OVERHEAD, Proposal, Shared, Waiter},
     wire::Wire,
 };
@@ -57,7 +60,7 @@ impl<O: Send + 'static> Raft<O> {
         machine: Arc<S>,
         transport: Arc<dyn Transport>,
     ) -> Result<Raft<O>, Fatal> {
-        let shared = Arc::new(Shared::new(machine.applied()));
+        let shared = Arc::new(Shared::new());
         let (events, queue) = mpsc::channel();
         let parts = driver::Parts {
             log,
@@ -137,13 +140,58 @@ impl<O: Send + 'static> Raft<O> {
     /// Hands the leadership to the voter `to`, and resolves when that leads. Proposals are refused
     /// meanwhile; those in flight may be lost. Gives up after about an election timeout.
     pub async fn transfer(&self, to: u64) -> Result<(), ChangeError> {
+        self.ask(|reply| Event::Transfer(to, reply)).await
+    }
+
+    async fn ask(&self, event: impl FnOnce(Reply) -> Event<O>) -> Result<(), ChangeError> {
         let Inner { events, shared } = &*self.inner;
         let closed = || ChangeError::Closed(shared.closing());
         let (reply, outcome) = oneshot::channel();
-        events
-            .send(Event::Transfer(to, reply))
-            .map_err(|_| closed())?;
+        events.send(event(reply)).map_err(|_| closed())?;
         outcome.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// The nodes of the group, as far as this one knows; empty on a node that waits to join.
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.shared.members.lock().clone()
+    }
+
+    /// Adds a node that receives the journal and does not count. It starts with an empty
+    /// directory and [`Bootstrap::Join`](crate::Bootstrap::Join), before or after this call; the
+    /// others know it by `context` (its address). Like all changes of the membership only on the
+    /// leader, and one at a time; what is so already is no error.
+    pub async fn add_learner(&self, id: u64, context: Bytes) -> Result<(), ChangeError> {
+        self.ask(|reply| Event::Change(Change::AddLearner(id, context), reply))
+            .await
+    }
+
+    /// Makes a learner count. [`ChangeError::NotYet`] until it has caught up: otherwise the group
+    /// could stand still until it does.
+    pub async fn promote(&self, id: u64) -> Result<(), ChangeError> {
+        self.ask(|reply| Event::Change(Change::Promote(id), reply))
+            .await
+    }
+
+    /// Removes a node, for good: it stops, and its id is not used again. A leader that is to
+    /// remove itself hands over, and names its successor in [`ChangeError::NotLeader`].
+    pub async fn remove(&self, id: u64) -> Result<(), ChangeError> {
+        self.ask(|reply| Event::Change(Change::Remove(id), reply))
+            .await
+    }
+
+    /// A part of a file of the snapshot that this node serves: up to `len` bytes, fewer at the
+    /// end of the file and where `len` is very large. Reads from disk: not to be called on a
+    /// thread that must not wait.
+    pub fn snapshot_chunk(
+        &self,
+        snapshot: &str,
+        file: &str,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes, ChunkError> {
+        let live = self.inner.shared.checkpoint.lock().clone();
+        let live = live.filter(|live| live.id == snapshot);
+        live.ok_or(ChunkError::Gone)?.read(file, offset, len)
     }
 
     /// Takes in a message from another node.

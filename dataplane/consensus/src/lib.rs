@@ -5,8 +5,11 @@
 //! journal lies in a [`Kv`](forebay_kv::Kv) of its own; group commit makes one fsync serve every
 //! proposal that waits. Apply runs on its own thread, in order, exactly once per index.
 //!
-//! Not here: what commands mean ([`StateMachine`]), how bytes travel between the masters
-//! ([`Transport`]), snapshots and changes of membership.
+//! A follower that is too far behind gets a snapshot: files, fetched beside everything else.
+//! The membership changes one node at a time; addresses are part of it.
+//!
+//! Not here: what commands mean ([`StateMachine`]), and how bytes travel between the masters
+//! ([`Transport`]).
 //!
 //! # Invariants
 //!
@@ -17,22 +20,33 @@
 
 mod apply;
 mod barriers;
+mod changes;
+mod checkpoint;
+mod conf;
 mod driver;
+mod extent;
 mod handle;
 mod log;
 mod logger;
 mod node;
+mod pull;
 mod shared;
 #[cfg(test)]
 mod sim;
+mod snapshot;
 mod waiting;
 mod wire;
 mod writer;
 
+pub use conf::{Bootstrap, Member};
 pub use handle::Raft;
+pub use snapshot::ChunkError;
 
 use bytes::Bytes;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What the journal's commands are applied to. Called from one thread at a time, in the order of
 /// indexes, without gaps.
@@ -54,6 +68,17 @@ pub trait StateMachine: Send + Sync + 'static {
     /// it. The journal is cut up to there. Runs beside `apply`, on another thread. A full disk is
     /// no reason to stop: return the index of the last flush that succeeded.
     fn flush(&self) -> Result<u64, Fatal>;
+
+    /// Makes a consistent copy of the state in the new directory `dir`: plain files, no
+    /// directories, hard links where possible. Returns the last index whose effect is in it; all
+    /// up to there must be. Runs beside `apply`, on another thread, and must not hold it up for
+    /// more than an instant. An error is no reason to stop: it is tried again.
+    fn checkpoint(&self, dir: &Path) -> Result<u64, Fatal>;
+
+    /// Replaces the state by that of the checkpoint in `dir`, whose files it may link or move.
+    /// Called in turn with `apply`. What is there afterwards survives the loss of power; if power
+    /// is lost meanwhile, the state is either the old one or the new one. An error is fatal.
+    fn install(&self, dir: &Path) -> Result<(), Fatal>;
 }
 
 /// The node cannot go on without risking wrong state.
@@ -101,13 +126,14 @@ pub enum ProposeError {
     /// command took effect, or will, is unknown.
     #[error("the journal is closed: {0}")]
     Closed(String),
-    /// The journal's disk is full: nothing can be changed until there is space again. A command
-    /// that was just being written may still take effect then.
+    /// The journal's disk is full, or the journal has reached its bound: nothing can be changed
+    /// until there is space again. A command that was just being written may still take effect
+    /// then.
     #[error("no space left on the journal's device")]
     NoSpace,
 }
 
-/// Why the leadership was not handed over.
+/// Why the leadership was not handed over, or the membership not changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Another node leads (or nobody does).
@@ -132,12 +158,22 @@ pub enum ChangeError {
 pub struct Options {
     /// This node; not 0.
     pub id: u64,
-    /// The voters of a new group (ignored once the journal has a configuration).
-    pub voters: Vec<u64>,
+    /// What to do with an empty journal (ignored once it has a configuration).
+    pub bootstrap: Bootstrap,
+    /// A directory of the node's own: for the checkpoint that it serves, and for a snapshot that
+    /// it fetches. On the file system of the state, so that both can be hard links.
+    pub dir: PathBuf,
     /// Length of a raft tick; an election begins after 10 to 20 of them without a leader.
     pub tick: Duration,
-    /// The journal is flushed and cut when it has grown by this many bytes since the last time.
+    /// The state machine is flushed, and the journal cut, when entries of this many bytes were
+    /// applied since the last time.
     pub flush_bytes: u64,
+    /// Bytes of entries that stay in the journal of a group after a flush, for followers close
+    /// behind. One that is further behind gets a snapshot.
+    pub tail_bytes: u64,
+    /// Bytes of entries in the journal beyond which it takes no more, until the state machine has
+    /// applied and flushed: then no space is left. Several times the other two.
+    pub max_bytes: u64,
 }
 
 /// Where this node stands.
@@ -159,4 +195,15 @@ pub struct Status {
 pub trait Transport: Send + Sync + 'static {
     /// Sends without waiting; may lose the message.
     fn send(&self, to: u64, message: Bytes);
+
+    /// Asks the node `from` for its [`Raft::snapshot_chunk`], and waits for it, some seconds at
+    /// most. Called on a thread of its own.
+    fn fetch(
+        &self,
+        from: u64,
+        snapshot: &str,
+        file: &str,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes, ChunkError>;
 }

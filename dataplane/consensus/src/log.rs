@@ -4,13 +4,24 @@
 //! newest of the others up to a bound. Changes come back as a [`Batch`] for the caller to write;
 //! batches must reach the disk in the order in which they were made.
 
-use crate::{Fatal, wire::Wire};
+use crate::{
+    Bootstrap, Fatal,
+    conf::Conf,
+    extent::Extent,
+    snapshot::{Manifest, SnapshotFile},
+    wire::Wire,
+};
 use forebay_kv::{Batch, Durability, Kv};
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
-    eraftpb::{ConfState, Entry, HardState, Snapshot},
+    eraftpb::{Entry, EntryType, HardState, Snapshot},
 };
-use std::{cell::RefCell, collections::VecDeque, ops::Range, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    ops::Range,
+    sync::Arc,
+};
 
 /// Bytes of recent entries kept in memory, for apply and for followers close behind.
 const RECENT_BYTES: usize = 16 << 20;
@@ -18,6 +29,9 @@ const RECENT_BYTES: usize = 16 << 20;
 const HARD: &[u8] = b"hard";
 const CONF: &[u8] = b"conf";
 const CUT: &[u8] = b"cut";
+/// The manifest of a snapshot that the state machine may not have taken over yet. The batch that
+/// writes it is the moment at which the node goes from the old state to the new one.
+const INSTALL: &[u8] = b"install";
 const ENTRY: u8 = b'e';
 
 fn entry_key(index: u64) -> Vec<u8> {
@@ -57,20 +71,36 @@ pub(crate) struct Log {
     hard: HardState,
     /// The hard state in memory is newer than what was put into a batch.
     hard_changed: bool,
-    conf: ConfState,
+    /// The configuration, and former ones as far as a snapshot may need them; ascending, never
+    /// empty.
+    confs: VecDeque<Conf>,
+    /// Indexes of the entries that change the configuration.
+    changes: VecDeque<u64>,
+    extent: Extent,
+    /// The snapshot that can be sent.
+    snapshot: Option<Manifest>,
+    /// A follower needs a snapshot, and there is none that serves.
+    snapshot_wanted: Cell<bool>,
     /// A failed read. The library panics on storage errors, so it is given nothing instead, and
     /// the node looks here before it acts on anything.
     fault: RefCell<Option<forebay_kv::Error>>,
 }
 
 impl Log {
-    /// Opens the journal in `kv`, or begins one with these voters, and checks that it is whole.
-    /// The second value: bytes of its entries.
-    pub(crate) fn open(kv: Arc<dyn Kv>, voters: &[u64]) -> Result<(Log, u64), Fatal> {
+    /// Opens the journal in `kv`, or begins one, and checks that it is whole. The second value: a
+    /// snapshot that the journal continues, and that the state machine may not have.
+    pub(crate) fn open(
+        kv: Arc<dyn Kv>,
+        bootstrap: &Bootstrap,
+    ) -> Result<(Log, Option<Manifest>), Fatal> {
         let broken = |e| Fatal::caused("cannot read the journal", e);
         let hard = kv.get(HARD).map_err(broken)?;
         let conf = kv.get(CONF).map_err(broken)?;
         let cut = kv.get(CUT).map_err(broken)?;
+        let install = kv.get(INSTALL).map_err(broken)?;
+        let install = install
+            .map(|bytes| Manifest::from_bytes(&bytes))
+            .transpose()?;
         let mut log = Log {
             kv,
             cut: Cut { index: 0, term: 0 },
@@ -80,7 +110,11 @@ impl Log {
             recent_bytes: 0,
             hard: decode("hard state", hard)?.unwrap_or_default(),
             hard_changed: false,
-            conf: ConfState::default(),
+            confs: VecDeque::new(),
+            changes: VecDeque::new(),
+            extent: Extent::default(),
+            snapshot: None,
+            snapshot_wanted: Cell::new(false),
             fault: RefCell::new(None),
         };
         if let Some(bytes) = cut {
@@ -94,31 +128,44 @@ impl Log {
             };
         }
         log.last = log.cut.index;
-        let bytes = log.load()?;
-        if let Some(conf) = decode("configuration", conf)? {
-            log.conf = conf;
-        } else if log.last > 0 || log.hard != HardState::default() {
-            return Err(damaged("entries but no configuration"));
+        log.load()?;
+        if let Some(bytes) = conf {
+            let conf = postcard::from_bytes(&bytes).map_err(|e| {
+                Fatal::caused("the journal is damaged: unreadable configuration", e)
+            })?;
+            log.confs.push_back(conf);
         } else {
-            log.conf.voters = voters.to_vec();
-            let mut batch = Batch::default();
-            batch.put(CONF, log.conf.to_bytes());
-            log.kv
-                .write(&batch, Durability::Synced)
-                .map_err(|e| Fatal::caused("cannot begin a journal", e))?;
+            log.begin(bootstrap)?;
         }
         // Hard states are written with the entries of their term, and commit only what is there.
         if log.hard.term < log.last_term() || log.hard.commit > log.last {
             return Err(damaged("hard state and entries do not fit together"));
         }
-        Ok((log, bytes))
+        Ok((log, install))
+    }
+
+    /// Writes the first configuration. A node that waits to join writes none: what it knows of
+    /// the group comes with the first snapshot.
+    fn begin(&mut self, bootstrap: &Bootstrap) -> Result<(), Fatal> {
+        let conf = Conf::begin(bootstrap);
+        if self.last > 0 || !conf.is_empty() && self.hard != HardState::default() {
+            return Err(damaged("no configuration"));
+        }
+        if !conf.is_empty() {
+            let mut batch = Batch::default();
+            batch.put(CONF, conf_bytes(&conf));
+            self.kv
+                .write(&batch, Durability::Synced)
+                .map_err(|e| Fatal::caused("cannot begin a journal", e))?;
+        }
+        self.confs.push_back(conf);
+        Ok(())
     }
 
     /// Reads all entries once: the terms, the newest, and whether any is missing.
-    fn load(&mut self) -> Result<u64, Fatal> {
+    fn load(&mut self) -> Result<(), Fatal> {
         let kv = Arc::clone(&self.kv);
         let keys = entry_keys(self.cut.index + 1..u64::MAX);
-        let mut bytes = 0;
         for pair in kv.scan(&keys.start..&keys.end) {
             let (key, value) = pair.map_err(|e| Fatal::caused("cannot read the journal", e))?;
             let entry: Entry = decode("entry", Some(value))?.expect("given bytes");
@@ -129,11 +176,10 @@ impl Log {
             if entry.term < self.last_term() || entry.term == 0 {
                 return Err(damaged(&format!("entry {expected} has an impossible term")));
             }
-            bytes += entry_bytes(&entry) as u64;
             self.push(entry);
             self.evict(u64::MAX);
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Takes in entries (which replace those from their first index on) and a hard state. Changes
@@ -183,6 +229,8 @@ impl Log {
             let entry = self.recent.pop_back().expect("just seen");
             self.recent_bytes -= entry_bytes(&entry);
         }
+        while self.changes.pop_back_if(|index| *index >= first).is_some() {}
+        self.extent.truncate(first);
         self.last = first - 1;
     }
 
@@ -190,7 +238,11 @@ impl Log {
         if self.runs.last().is_none_or(|(_, term)| *term != entry.term) {
             self.runs.push((entry.index, entry.term));
         }
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            self.changes.push_back(entry.index);
+        }
         self.last = entry.index;
+        self.extent.push(entry.index, entry_bytes(&entry) as u64);
         self.recent_bytes += entry_bytes(&entry);
         self.recent.push_back(entry);
     }
@@ -235,8 +287,99 @@ impl Log {
             let entry = self.recent.pop_front().expect("just seen");
             self.recent_bytes -= entry_bytes(&entry);
         }
+        while self
+            .changes
+            .pop_front_if(|change| *change <= index)
+            .is_some()
+        {}
+        self.extent.cut(index);
         self.cut = Cut { index, term };
         Some(batch)
+    }
+
+    /// Begins anew after the snapshot: the batch removes all entries, and says that the state
+    /// machine has to take the snapshot over.
+    pub(crate) fn restore(&mut self, manifest: &Manifest) -> Batch {
+        let mut batch = Batch::default();
+        batch.delete_range(entry_keys(self.cut.index + 1..self.last + 1));
+        self.cut = Cut {
+            index: manifest.index,
+            term: manifest.term,
+        };
+        self.last = manifest.index;
+        self.runs.clear();
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.changes.clear();
+        self.extent = Extent::default();
+        self.confs.clear();
+        self.confs.push_back(manifest.conf.clone());
+        self.snapshot = None;
+        let cut = [manifest.index.to_be_bytes(), manifest.term.to_be_bytes()];
+        batch.put(CUT, cut.concat());
+        batch.put(CONF, conf_bytes(&manifest.conf));
+        batch.put(INSTALL, manifest.to_bytes());
+        batch
+    }
+
+    /// The state machine has taken over what [`Log::restore`] named.
+    pub(crate) fn installed() -> Batch {
+        let mut batch = Batch::default();
+        batch.delete(INSTALL);
+        batch
+    }
+
+    /// Bytes of the entries, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.extent.bytes()
+    }
+
+    /// The last index that can be cut off so that entries of `bytes` stay.
+    pub(crate) fn cut_keeping(&self, bytes: u64) -> u64 {
+        self.extent.cut_keeping(bytes)
+    }
+
+    /// The configuration.
+    pub(crate) fn conf(&self) -> &Conf {
+        self.confs.back().expect("never empty")
+    }
+
+    /// The configuration has changed; `applied` is the state machine's index, before which no
+    /// snapshot will be taken.
+    pub(crate) fn set_conf(&mut self, conf: Conf, applied: u64) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(CONF, conf_bytes(&conf));
+        self.confs.push_back(conf);
+        while self.confs.get(1).is_some_and(|conf| conf.index <= applied) {
+            self.confs.pop_front();
+        }
+        batch
+    }
+
+    /// Makes the snapshot available that was taken after `index`, if the journal continues it.
+    pub(crate) fn offer(&mut self, id: String, index: u64, files: Vec<SnapshotFile>) -> bool {
+        let conf = self.confs.iter().rfind(|conf| conf.index <= index);
+        let (Some(conf), Ok(term)) = (conf, self.term(index)) else {
+            return false;
+        };
+        self.snapshot = Some(Manifest {
+            id,
+            index,
+            term,
+            conf: conf.clone(),
+            files,
+        });
+        true
+    }
+
+    /// The snapshot that was offered is gone.
+    pub(crate) fn withdraw(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Whether a follower has needed a snapshot since the last call that was not there.
+    pub(crate) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
     }
 
     /// The last index that is not in the journal any more.
@@ -254,11 +397,6 @@ impl Log {
         self.hard.commit = self.hard.commit.max(index);
     }
 
-    /// The voters.
-    pub(crate) fn voters(&self) -> &[u64] {
-        &self.conf.voters
-    }
-
     /// The first index of `term`, if the journal ends in that term.
     pub(crate) fn start_of_last_term(&self, term: u64) -> Option<u64> {
         self.runs
@@ -269,6 +407,21 @@ impl Log {
 
     fn last_term(&self) -> u64 {
         self.runs.last().map_or(self.cut.term, |(_, term)| *term)
+    }
+
+    /// Entries without their content. The library asks for entries without bound only to look for
+    /// changes of the configuration among all that is not applied, which may be very much.
+    fn outline(&self, indexes: Range<u64>) -> Vec<Entry> {
+        let changes = self.changes.iter().filter(|index| indexes.contains(index));
+        let change = |index: &u64| {
+            let mut entry = Entry {
+                index: *index,
+                ..Entry::default()
+            };
+            entry.set_entry_type(EntryType::EntryConfChangeV2);
+            entry
+        };
+        changes.map(change).collect()
     }
 
     /// The read that failed, if one did: nothing that the library said since then counts.
@@ -305,6 +458,10 @@ impl Log {
     }
 }
 
+fn conf_bytes(conf: &Conf) -> Vec<u8> {
+    postcard::to_allocvec(conf).expect("a configuration has no unserializable part")
+}
+
 /// Adds `entry` if `room` is left, or if it is the first.
 fn take(entry: Entry, room: &mut u64, into: &mut Vec<Entry>) -> bool {
     let bytes = entry_bytes(&entry) as u64;
@@ -325,13 +482,13 @@ fn decode<T: Wire>(what: &str, bytes: Option<Vec<u8>>) -> Result<Option<T>, Fata
 
 fn damaged(what: &str) -> Fatal {
     Fatal::new(format!(
-        "the journal is damaged: {what}; restore the master's directory, or remove it to begin anew"
+        "the journal is damaged: {what}; put back a copy of the master's directory, or empty it and let it join under a new id"
     ))
 }
 
 impl Storage for Log {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard.clone(), self.conf.clone()))
+        Ok(RaftState::new(self.hard.clone(), self.conf().to_raft()))
     }
 
     fn entries(
@@ -349,7 +506,9 @@ impl Storage for Log {
             "entries up to {high} asked, {} there",
             self.last
         );
-        let mut room = max_size.into().unwrap_or(u64::MAX);
+        let Some(mut room) = max_size.into() else {
+            return Ok(self.outline(low..high));
+        };
         let recent_from = self.last + 1 - self.recent.len() as u64;
         let mut entries = Vec::new();
         if low < recent_from {
@@ -393,8 +552,14 @@ impl Storage for Log {
         Ok(self.last)
     }
 
-    /// There are no snapshots between nodes: a follower that is behind the cut waits.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let serves = |manifest: &&Manifest| {
+            manifest.index >= request_index.max(self.cut.index) && manifest.conf.contains(to)
+        };
+        if let Some(manifest) = self.snapshot.as_ref().filter(serves) {
+            return Ok(manifest.to_raft());
+        }
+        self.snapshot_wanted.set(true);
         Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
 }
@@ -422,7 +587,7 @@ mod tests {
     }
 
     fn open(kv: &Arc<MemKv>) -> Result<Log, String> {
-        Log::open(Arc::<MemKv>::clone(kv), &[1])
+        Log::open(Arc::<MemKv>::clone(kv), &Bootstrap::found([1]))
             .map(|(log, _)| log)
             .map_err(|e| forebay_types::error::chain(&e))
     }
@@ -432,7 +597,12 @@ mod tests {
     }
 
     fn indexes(log: &Log, range: Range<u64>, max: Option<u64>) -> Vec<(u64, u64)> {
-        let entries = log.entries(range.start, range.end, max, GetEntriesContext::empty(false));
+        let entries = log.entries(
+            range.start,
+            range.end,
+            max.unwrap_or(u64::MAX),
+            GetEntriesContext::empty(false),
+        );
         entries.unwrap().iter().map(|e| (e.index, e.term)).collect()
     }
 
@@ -445,7 +615,7 @@ mod tests {
         for log in [log, open(&kv).unwrap()] {
             assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 4)]);
             assert_eq!((log.last(), log.hard.commit), (3, 2));
-            assert_eq!(log.voters(), [1]);
+            assert!(log.conf().is_alone(1));
             assert_eq!([0, 1, 2, 3].map(|i| log.term(i).unwrap()), [0, 1, 1, 4]);
             assert_eq!(log.start_of_last_term(4), Some(3));
             assert_eq!(log.start_of_last_term(5), None);
@@ -488,7 +658,7 @@ mod tests {
                 assert_eq!(log.term(index).unwrap(), if index == 2 { 1 } else { 2 });
                 assert_eq!(indexes(log, index + 1..5, None), left);
                 assert!(
-                    log.entries(index, 5, None, GetEntriesContext::empty(false))
+                    log.entries(index, 5, 0, GetEntriesContext::empty(false))
                         .is_err()
                 );
                 assert!(index == 4 || log.term(4).unwrap() == 2);

@@ -5,26 +5,31 @@
 //! library draws election timeouts by chance, within its configured window.)
 
 use crate::{
-    ChangeError, Fatal,
+    Fatal,
+    conf::Conf,
     log::{Log, entry_bytes},
     logger,
+    snapshot::Manifest,
 };
 use forebay_kv::Batch;
 use raft::{
-    Config, GetEntriesContext, RawNode, ReadState, StateRole, Storage,
+    Config, GetEntriesContext, RawNode, StateRole, Storage,
     eraftpb::{Entry, Message, MessageType},
 };
+use reads::Reads;
+use snapshots::{Incoming, Outgoing};
 use std::collections::VecDeque;
+
+mod leadership;
+mod membership;
+mod reads;
+mod snapshots;
 
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
 
 /// Ticks without a leader before an election, at least; at most twice as many.
 pub(crate) const ELECTION_TICKS: usize = 10;
-
-/// Ticks after which a read that nobody has answered is asked for again: the question or the
-/// answer was lost.
-const READ_TICKS: u32 = 3;
 
 /// Most bytes of entries in one message.
 const MESSAGE_BYTES: u64 = 1 << 20;
@@ -49,8 +54,6 @@ pub(crate) enum Output {
         number: u64,
         /// What to write.
         batch: Batch,
-        /// Bytes by which the journal grows.
-        bytes: u64,
     },
     /// Send to the node named in the message. May be lost.
     Send(Box<Message>),
@@ -65,6 +68,27 @@ pub(crate) enum Output {
     },
     /// The position changed.
     Report(Position),
+    /// This is the group from now on.
+    Configure(Conf),
+    /// Take a checkpoint of the state machine, then call [`Node::checkpointed`].
+    Checkpoint,
+    /// Fetch the files of this snapshot from that node (dropping any other that is being
+    /// fetched), then call [`Node::pulled`].
+    Pull(u64, Manifest),
+    /// Let the state machine take over the snapshot that was fetched; after everything that was
+    /// handed out for apply before. Then call [`Node::applied`].
+    Install(Manifest),
+    /// What was fetched is not needed any more. The batch needs no fsync.
+    Discard(Batch),
+}
+
+/// How long the journal may get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Bytes of entries that a group keeps, for followers close behind.
+    pub(crate) tail_bytes: u64,
+    /// Bytes of entries beyond which no more are taken.
+    pub(crate) max_bytes: u64,
 }
 
 /// Where the node stands, as far as raft is concerned.
@@ -103,6 +127,7 @@ struct Writing {
 pub(crate) struct Node {
     id: u64,
     raw: RawNode<Log>,
+    bounds: Bounds,
     writing: VecDeque<Writing>,
     /// Messages that promise what is still being written, with the batch they wait for.
     held: VecDeque<(u64, Vec<Message>)>,
@@ -111,10 +136,19 @@ pub(crate) struct Node {
     /// Last index and bytes of each [`Output::Apply`] not yet confirmed.
     applying: VecDeque<(u64, u64)>,
     applying_bytes: u64,
+    /// Last index that the state machine has applied.
+    applied: u64,
     /// Last index that the library has released for apply.
     committed: u64,
     /// Last index handed out for apply.
     handed_out: u64,
+    /// Entries from this index on are handed out when this batch is on disk: a change of the
+    /// configuration must not be lost once the state machine may have flushed what follows it.
+    hold: Option<(u64, u64)>,
+    /// What events asked for beside what the library says.
+    orders: Vec<Output>,
+    incoming: Incoming,
+    outgoing: Outgoing,
     reads: Reads,
     /// What the last [`Node::step_aside`] turned to.
     successor: u64,
@@ -123,32 +157,25 @@ pub(crate) struct Node {
     reported: Position,
 }
 
-/// Reads on their way: tokens, ascending.
-#[derive(Default)]
-struct Reads {
-    /// Highest token wanted, asked for in a round of messages, and answered.
-    wanted: u64,
-    asked: u64,
-    answered: u64,
-    /// Term and leader in which `asked` was asked for.
-    reign: (u64, u64),
-    /// Ticks since then.
-    ticks: u32,
-}
-
 /// What changes of raft's own state must not wait for apply.
 type Seen = (u64, u64, u64, StateRole);
 
 impl Node {
     /// A node over its journal, whose state machine has applied up to `applied`.
-    pub(crate) fn new(id: u64, mut log: Log, applied: u64) -> Result<Node, Fatal> {
-        if id == 0 || !log.voters().contains(&id) {
+    pub(crate) fn new(id: u64, mut log: Log, applied: u64, bounds: Bounds) -> Result<Node, Fatal> {
+        let conf = log.conf();
+        if conf.was_removed(id) {
+            return Err(membership::removed(id));
+        }
+        if id == 0 || !conf.is_empty() && !conf.contains(id) {
             return Err(Fatal::new(format!(
-                "node {id} is not among the voters {:?} of the journal; give the id that this \
+                "node {id} is not among the members {:?} of the journal; give the id that this \
                  directory was made with",
-                log.voters()
+                conf.voters().collect::<Vec<_>>()
             )));
         }
+        let known = conf.index;
+        let only_voter = conf.is_only_voter(id);
         if applied < log.cut_index() || applied > log.last() {
             return Err(Fatal::new(format!(
                 "the state has applied up to {applied}, but the journal holds {}..={}; they do \
@@ -158,7 +185,7 @@ impl Node {
             )));
         }
         // What was applied was committed; the commit index on disk may be older.
-        log.committed_at_least(applied);
+        log.committed_at_least(applied.max(known));
         let config = Config {
             id,
             applied,
@@ -174,25 +201,30 @@ impl Node {
             batch_append: false,
             ..Config::default()
         };
-        let alone = log.voters() == [id];
         let mut raw = RawNode::new(&config, log, &logger::to_tracing())
             .map_err(|e| Fatal::caused("cannot start raft over the journal", e))?;
         let hard = raw.raft.hard_state();
         let seen = (hard.term, hard.vote, 0, StateRole::Follower);
-        if alone {
+        if only_voter {
             raw.campaign()
                 .map_err(|e| Fatal::caused("cannot begin a term", e))?;
         }
         Ok(Node {
             id,
             raw,
+            bounds,
             writing: VecDeque::new(),
             held: VecDeque::new(),
             released: Vec::new(),
             applying: VecDeque::new(),
             applying_bytes: 0,
+            applied,
             committed: applied,
             handed_out: applied,
+            hold: None,
+            orders: Vec::new(),
+            incoming: Incoming::None,
+            outgoing: Outgoing::default(),
             reads: Reads::default(),
             successor: 0,
             seen,
@@ -202,12 +234,27 @@ impl Node {
 
     /// A tick of the clock has passed.
     pub(crate) fn tick(&mut self) {
-        self.raw.tick();
-        let reads = &mut self.reads;
-        reads.ticks += 1;
-        if reads.ticks >= READ_TICKS {
-            reads.asked = reads.answered;
+        if !self.is_busy() {
+            self.raw.tick();
         }
+        self.reads.tick();
+        self.tick_snapshots();
+    }
+
+    /// Whether an election would find the library in the middle of something: entries that it has
+    /// not handed over yet, a snapshot that is being written, or (where the own vote decides at
+    /// once) entries that are not on disk.
+    fn is_busy(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state != StateRole::Leader
+            && (!raft.raft_log.unstable_entries().is_empty()
+                || self.incoming.is_being_written()
+                || self.conf().is_only_voter(self.id) && !self.writing.is_empty())
+    }
+
+    /// The configuration.
+    pub(crate) fn conf(&self) -> &Conf {
+        self.raw.store().conf()
     }
 
     /// A message came in.
@@ -220,16 +267,14 @@ impl Node {
             );
             return Ok(());
         }
-        let raft = &self.raw.raft;
-        if message.get_msg_type() == MessageType::MsgReadIndex && raft.state != StateRole::Leader {
-            // The library would pass it on, perhaps back and forth between two that each take
-            // the other for the leader. The one that asked asks again.
+        if self.conf().was_removed(message.from) {
+            self.dismiss(message.from);
             return Ok(());
         }
         // A leader announces no commit beyond what this node once confirmed to have on disk.
-        let last = raft.raft_log.last_index();
+        let last = self.raw.raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat
-            && message.term >= raft.term
+            && message.term >= self.raw.raft.term
             && message.commit > last
         {
             return Err(Fatal::new(format!(
@@ -238,11 +283,36 @@ impl Node {
                 message.commit
             )));
         }
+        match message.get_msg_type() {
+            // The library would pass it on, perhaps back and forth between two that each take
+            // the other for the leader. The one that asked asks again.
+            MessageType::MsgReadIndex if self.raw.raft.state != StateRole::Leader => return Ok(()),
+            MessageType::MsgTimeoutNow if self.is_busy() => return Ok(()),
+            MessageType::MsgSnapshot => {
+                self.offered(message);
+                return Ok(());
+            }
+            MessageType::MsgUnreachable => return self.dismissed(&message),
+            _ if self.conf().is_empty() => {
+                self.receive_outside(message);
+                return Ok(());
+            }
+            // As if lost; there will be room when the state machine has made progress.
+            MessageType::MsgAppend if !message.entries.is_empty() && self.is_full() => {
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.note_progress(&message);
+        self.step(message);
+        Ok(())
+    }
+
+    fn step(&mut self, message: Message) {
         if let Err(error) = self.raw.step(message) {
             // Of a node that is no member, or of a kind that makes no sense: as if lost.
             tracing::debug!(%error, "message ignored");
         }
-        Ok(())
     }
 
     /// Puts commands (none empty) at the end of the journal, if this node leads; else says who
@@ -283,6 +353,8 @@ impl Node {
             self.writing.pop_front();
         }
         self.raw.on_persist_ready(number);
+        self.snapshot_persisted(number);
+        self.hold = self.hold.filter(|(awaited, _)| *awaited > number);
         while self
             .held
             .front()
@@ -295,110 +367,70 @@ impl Node {
         self.raw.mut_store().evict(unwritten.unwrap_or(u64::MAX));
     }
 
-    /// Everything up to `index` is applied.
-    pub(crate) fn applied(&mut self, index: u64) {
+    /// Everything up to `index` is applied; how many bytes more that is.
+    pub(crate) fn applied(&mut self, index: u64) -> u64 {
+        let before = self.applying_bytes;
         while let Some((last, bytes)) = self.applying.front().copied()
             && last <= index
         {
             self.applying.pop_front();
             self.applying_bytes -= bytes;
         }
-        self.raw.advance_apply_to(index);
-    }
-
-    /// Asks for [`Output::Read`] with this token or a higher one, on whatever node: of the leader,
-    /// who asks a majority. Repeated until there is an answer. Tokens ascend, and no life of this
-    /// node uses those of another: a late answer to a former life must not pass for a fresh one.
-    pub(crate) fn read_index(&mut self, token: u64) {
-        self.reads.wanted = token;
-    }
-
-    /// Starts handing the leadership to `to`, which takes it once it has the whole journal. Given
-    /// up after [`ELECTION_TICKS`]; meanwhile this node takes no proposals.
-    pub(crate) fn transfer(&mut self, to: u64) -> Result<(), ChangeError> {
+        self.applied = index;
+        self.snapshot_installed(index);
+        // A snapshot that is on disk counts as applied for the library.
+        if index > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(index);
+        }
+        // At the start it may have been too early for that: a change of the configuration was to
+        // be applied first.
         let raft = &self.raw.raft;
-        if raft.state != StateRole::Leader {
-            return Err(ChangeError::NotLeader {
-                leader: leader(raft.leader_id),
-            });
+        if raft.leader_id == 0 && self.conf().is_only_voter(self.id) && !self.is_busy() {
+            let _ = self.raw.campaign();
         }
-        if !self.raw.store().voters().contains(&to) {
-            return Err(ChangeError::Refused(format!(
-                "node {to} cannot lead: it is no voter"
-            )));
-        }
-        self.raw.transfer_leader(to);
-        Ok(())
+        before - self.applying_bytes
     }
 
-    /// Whether the leadership is being handed over.
-    pub(crate) fn is_transferring(&self) -> bool {
-        self.raw.raft.lead_transferee.is_some()
-    }
-
-    /// Starts handing the leadership to the voter that has most of the journal, among those that
-    /// were heard of lately.
-    pub(crate) fn retire(&mut self) {
-        let best = self.followers().max_by_key(|(_, matched)| *matched);
-        if let Some((id, _)) = best
-            && !self.is_transferring()
-        {
-            self.raw.transfer_leader(id);
+    /// Cuts the journal up to `durable`, which the state machine made durable, as far as that is
+    /// known here to be applied. A group keeps a tail for followers close behind, and what
+    /// continues a snapshot, until the journal gets too long. The batch needs no fsync.
+    pub(crate) fn cut(&mut self, durable: u64) -> Option<Batch> {
+        let mut index = durable.min(self.applied);
+        if !self.is_alone() {
+            let store = self.raw.store();
+            index = index.min(store.cut_keeping(self.bounds.tail_bytes));
+            if let Some(pin) = self.outgoing.pin()
+                && store.bytes() < self.bounds.max_bytes / 2
+            {
+                index = index.min(pin);
+            }
         }
-    }
-
-    /// For a leader that cannot write: starts handing the leadership to a voter that has the
-    /// whole journal, so that its disk is probably fine; each in turn. Only if the others can
-    /// elect it without this node, which could not write its vote.
-    pub(crate) fn step_aside(&mut self) {
-        if self.raw.raft.state != StateRole::Leader || self.is_transferring() {
-            return;
-        }
-        let quorum = raft::majority(self.raw.store().voters().len());
-        if self.followers().count() < quorum {
-            return;
-        }
-        let last = self.raw.raft.raft_log.last_index();
-        let fit = |(id, matched)| (matched == last).then_some(id);
-        let mut fit: Vec<_> = self.followers().filter_map(fit).collect();
-        fit.sort_unstable();
-        let next = fit.iter().find(|id| **id > self.successor).or(fit.first());
-        if let Some(next) = next.copied() {
-            self.successor = next;
-            self.raw.transfer_leader(next);
-        }
-    }
-
-    /// The other voters that this leader has heard of lately, and how far their journals go.
-    fn followers(&self) -> impl Iterator<Item = (u64, u64)> {
-        let raft = &self.raw.raft;
-        let leading = raft.state == StateRole::Leader;
-        let others = raft.prs().iter().filter(move |(id, progress)| {
-            leading
-                && **id != self.id
-                && progress.recent_active
-                && self.raw.store().voters().contains(id)
-        });
-        others.map(|(id, progress)| (*id, progress.matched))
-    }
-
-    /// Cuts the journal up to `index`, which the state machine made durable, as far as that is
-    /// known here to be applied. The batch needs no fsync.
-    pub(crate) fn cut(&mut self, index: u64) -> Option<Batch> {
-        let index = index.min(self.raw.raft.raft_log.applied);
         self.raw.mut_store().cut(index)
     }
 
-    /// Whether there is no other voter.
+    /// Whether the journal has reached its bound: then it takes no more proposals, and a flush of
+    /// the state machine is called for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.raw.store().bytes() >= self.bounds.max_bytes
+    }
+
+    /// Bytes of the entries in the journal, about.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.raw.store().bytes()
+    }
+
+    /// Whether there is no other node.
     pub(crate) fn is_alone(&self) -> bool {
-        self.raw.store().voters() == [self.id]
+        self.conf().is_alone(self.id)
     }
 
     /// What is to be done now. Called after every event or run of events.
     pub(crate) fn outputs(&mut self) -> Result<Vec<Output>, Fatal> {
         let mut outputs = Vec::new();
         outputs.extend(self.released.drain(..).map(send));
+        self.restore();
         loop {
+            outputs.append(&mut self.orders);
             self.ask_reads();
             self.hand_out(&mut outputs)?;
             let behind = self.is_apply_behind();
@@ -423,19 +455,20 @@ impl Node {
             let hard = ready.hs().cloned();
             outputs.extend(ready.take_messages().into_iter().map(send));
 
-            let bytes = entries.iter().map(|entry| entry_bytes(entry) as u64).sum();
             let first = entries.first().map_or(u64::MAX, |entry| entry.index);
-            let batch = self.raw.mut_store().append(entries, hard, must_sync);
+            let mut batch = Batch::default();
+            if !ready.snapshot().is_empty() {
+                batch = self.begin_install(number);
+            }
+            let appended = self.raw.mut_store().append(entries, hard, must_sync);
+            batch.ops.extend(appended.ops);
             self.raw.advance_append_async(ready);
             self.seen = self.current();
-            if must_sync {
+            let changed = self.reconfigure(number, &committed, &mut batch)?;
+            if must_sync || changed {
                 self.writing.push_back(Writing { number, first });
                 self.held.push_back((number, promises));
-                outputs.push(Output::Persist {
-                    number,
-                    batch,
-                    bytes,
-                });
+                outputs.push(Output::Persist { number, batch });
             } else if let Some(writing) = self.writing.back() {
                 self.held.push_back((writing.number, promises));
             } else {
@@ -447,8 +480,13 @@ impl Node {
             for read in reads {
                 self.answer(&read, &mut outputs);
             }
+            if changed {
+                outputs.push(Output::Configure(self.conf().clone()));
+            }
             self.commit(committed, &mut outputs);
         }
+        self.order_checkpoint();
+        outputs.append(&mut self.orders);
         self.report(&mut outputs);
         Ok(outputs)
     }
@@ -461,22 +499,25 @@ impl Node {
         let behind = self.is_apply_behind();
         self.committed = last;
         // Else they are read again when their turn comes.
-        if !behind {
+        if !behind && self.may_hand_out() == last {
             self.apply(entries, outputs);
         }
     }
 
+    /// The last index that may be handed out, if there is room.
+    fn may_hand_out(&self) -> u64 {
+        let held_from = self.hold.map_or(u64::MAX, |(_, index)| index);
+        self.committed.min(held_from - 1)
+    }
+
     /// Hands out what was held back, as far as apply has room.
     fn hand_out(&mut self, outputs: &mut Vec<Output>) -> Result<(), Fatal> {
-        while self.handed_out < self.committed && self.applying_bytes < APPLYING_BYTES {
+        let end = self.may_hand_out() + 1;
+        while self.handed_out + 1 < end && self.applying_bytes < APPLYING_BYTES {
             let store = self.raw.store();
+            let context = GetEntriesContext::empty(false);
             let entries = store
-                .entries(
-                    self.handed_out + 1,
-                    self.committed + 1,
-                    Some(APPLY_BYTES),
-                    GetEntriesContext::empty(false),
-                )
+                .entries(self.handed_out + 1, end, Some(APPLY_BYTES), context)
                 .map_err(|e| Fatal::caused("cannot read committed entries of the journal", e))?;
             if let Some(fault) = store.take_fault() {
                 return Err(Fatal::caused("cannot read the journal", fault));
@@ -506,49 +547,13 @@ impl Node {
         !raft.msgs.is_empty()
             || !raft.read_states.is_empty()
             || !raft.raft_log.unstable_entries().is_empty()
+            || raft.raft_log.unstable_snapshot().is_some()
             || self.seen != self.current()
     }
 
     fn current(&self) -> Seen {
         let raft = &self.raw.raft;
         (raft.term, raft.vote, raft.leader_id, raft.state)
-    }
-
-    /// One round of messages for all reads that wait. The library drops the question silently
-    /// where nobody leads, and before the leader has committed an entry of its own term.
-    fn ask_reads(&mut self) {
-        let raft = &self.raw.raft;
-        let reign = (raft.term, raft.leader_id);
-        if reign != self.reads.reign {
-            // The former leader will not answer any more.
-            self.reads.reign = reign;
-            self.reads.asked = self.reads.answered;
-        }
-        let answers = match raft.state {
-            StateRole::Leader => raft.commit_to_current_term(),
-            StateRole::Follower => raft.leader_id != 0,
-            StateRole::Candidate | StateRole::PreCandidate => false,
-        };
-        if answers && self.reads.asked < self.reads.wanted {
-            self.reads.asked = self.reads.wanted;
-            self.reads.ticks = 0;
-            // The leader tells questions apart by these bytes alone.
-            let question = [self.id, self.reads.wanted].map(u64::to_be_bytes).concat();
-            self.raw.read_index(question);
-        }
-    }
-
-    fn answer(&mut self, read: &ReadState, outputs: &mut Vec<Output>) {
-        let (id, token) = read.request_ctx.split_at_checked(8).unwrap_or_default();
-        if id == self.id.to_be_bytes()
-            && let Ok(token) = token.try_into().map(u64::from_be_bytes)
-        {
-            self.reads.answered = self.reads.answered.max(token);
-            outputs.push(Output::Read {
-                token,
-                index: read.index,
-            });
-        }
     }
 
     fn report(&mut self, outputs: &mut Vec<Output>) {
@@ -588,313 +593,4 @@ fn leader(id: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use forebay_kv::{Durability, Kv, MemKv};
-    use std::sync::Arc;
-
-    fn node(kv: &Arc<MemKv>, id: u64, voters: &[u64], applied: u64) -> Result<Node, Fatal> {
-        let (log, _) = Log::open(Arc::<MemKv>::clone(kv), voters)?;
-        Node::new(id, log, applied)
-    }
-
-    fn describe(outputs: &[Output]) -> Vec<String> {
-        outputs
-            .iter()
-            .map(|output| match output {
-                Output::Persist { number, .. } => format!("persist {number}"),
-                Output::Send(message) => format!("{:?} to {}", message.get_msg_type(), message.to),
-                Output::Apply(entries) => {
-                    let range = (
-                        entries.first().unwrap().index,
-                        entries.last().unwrap().index,
-                    );
-                    format!("apply {}..={}", range.0, range.1)
-                }
-                Output::Read { token, index } => format!("read {token} at {index}"),
-                Output::Report(p) => format!("report leader {} commit {}", p.leader, p.committed),
-            })
-            .collect()
-    }
-
-    fn step(node: &mut Node) -> Vec<String> {
-        describe(&node.outputs().unwrap())
-    }
-
-    /// A lone leader that has written and applied its first entry.
-    fn leader_of_one() -> Node {
-        let mut node = node(&Arc::new(MemKv::new()), 1, &[1], 0).unwrap();
-        assert_eq!(step(&mut node), ["persist 1", "report leader 1 commit 0"]);
-        node.persisted(1);
-        assert_eq!(step(&mut node), ["report leader 1 commit 1", "apply 1..=1"]);
-        node.applied(1);
-        node
-    }
-
-    #[test]
-    fn one_voter_leads_at_once_and_commits_a_run_of_proposals_with_one_write() {
-        let mut node = leader_of_one();
-        let commands = (0..100).map(|i| vec![i + 1]).collect();
-        assert_eq!(node.propose(commands), Ok(Accepted { first: 2, term: 1 }));
-        assert_eq!(step(&mut node), ["persist 3"]);
-        // The disk is busy; the next ones are taken in meanwhile.
-        assert_eq!(
-            node.propose(vec![vec![7]]),
-            Ok(Accepted {
-                first: 102,
-                term: 1
-            })
-        );
-        assert_eq!(step(&mut node), ["persist 4"]);
-        node.persisted(3);
-        assert_eq!(
-            step(&mut node),
-            ["report leader 1 commit 101", "apply 2..=101"]
-        );
-        node.persisted(4);
-        assert_eq!(
-            step(&mut node),
-            ["report leader 1 commit 102", "apply 102..=102"]
-        );
-        node.applied(102);
-        assert!(step(&mut node).is_empty());
-    }
-
-    #[test]
-    fn a_lone_leader_says_from_where_reads_are_fresh() {
-        let mut node = leader_of_one();
-        node.propose(vec![vec![1]]).unwrap();
-        node.outputs().unwrap();
-        assert_eq!(node.reported.alone_from, Some(1));
-    }
-
-    #[test]
-    fn the_journal_is_cut_only_up_to_what_is_applied() {
-        let mut node = leader_of_one();
-        node.propose(vec![vec![1]; 5]).unwrap();
-        assert_eq!(step(&mut node), ["persist 3"]);
-        node.persisted(3);
-        node.outputs().unwrap();
-        assert!(node.cut(6).is_some());
-        assert_eq!(node.raw.store().cut_index(), 1);
-        node.applied(4);
-        assert!(node.cut(3).is_some());
-        assert_eq!(node.raw.store().cut_index(), 3);
-    }
-
-    #[test]
-    fn entries_for_a_slow_apply_are_handed_out_in_bounded_memory() {
-        let kv = Arc::new(MemKv::new());
-        let mut node = node(&kv, 1, &[1], 0).unwrap();
-        // Writes at once, and says what was handed out for apply.
-        let write = |node: &mut Node| {
-            let mut handed_out = Vec::new();
-            for output in node.outputs().unwrap() {
-                match output {
-                    Output::Persist { number, batch, .. } => {
-                        kv.write(&batch, Durability::Synced).unwrap();
-                        node.persisted(number);
-                    }
-                    Output::Apply(entries) => handed_out.extend(entries),
-                    _ => {}
-                }
-            }
-            handed_out
-        };
-        write(&mut node);
-        node.propose(vec![vec![1; 1 << 20]; 40]).unwrap();
-        let mut applied = 0;
-        let mut rounds = 0;
-        loop {
-            let handed_out = write(&mut node);
-            let bytes: usize = handed_out.iter().map(entry_bytes).sum();
-            assert!(bytes < 18 << 20, "{bytes}");
-            let Some(last) = handed_out.last() else { break };
-            assert_eq!(handed_out[0].index, applied + 1);
-            applied = last.index;
-            rounds += 1;
-            // Nothing more before apply has caught up, unless there was room left.
-            assert!(bytes < 16 << 20 || write(&mut node).is_empty());
-            node.applied(applied);
-        }
-        assert_eq!(applied, 41);
-        assert!(rounds >= 3, "{rounds}");
-    }
-
-    #[test]
-    fn a_follower_answers_only_when_its_journal_is_on_disk() {
-        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
-        assert!(step(&mut node).is_empty());
-        assert_eq!(node.propose(vec![vec![1]]), Err(None));
-        let mut append = Message {
-            from: 1,
-            to: 2,
-            term: 1,
-            ..Message::default()
-        };
-        append.set_msg_type(MessageType::MsgAppend);
-        append.entries = vec![Entry {
-            index: 1,
-            term: 1,
-            ..Entry::default()
-        }];
-        node.receive(append.clone()).unwrap();
-        assert_eq!(step(&mut node), ["persist 1", "report leader 1 commit 0"]);
-        assert_eq!(node.propose(vec![vec![1]]), Err(Some(1)));
-        // The leader asks again before the write is done: no answer yet either.
-        node.receive(append).unwrap();
-        assert!(step(&mut node).is_empty());
-        node.persisted(1);
-        let sent = step(&mut node);
-        assert_eq!(sent, ["MsgAppendResponse to 1", "MsgAppendResponse to 1"]);
-    }
-
-    /// A heartbeat of node 1, which leads term 1 of a group of three, to node 2.
-    fn heartbeat(commit: u64) -> Message {
-        let mut heartbeat = Message {
-            from: 1,
-            to: 2,
-            term: 1,
-            commit,
-            ..Message::default()
-        };
-        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
-        heartbeat
-    }
-
-    #[test]
-    fn a_follower_asks_the_leader_for_reads_until_it_answers() {
-        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
-        node.read_index(7);
-        assert!(step(&mut node).is_empty(), "nobody to ask");
-        node.receive(heartbeat(0)).unwrap();
-        step(&mut node);
-        node.persisted(1);
-        let asked = node.outputs().unwrap();
-        let Some(Output::Send(question)) = asked.iter().find(
-            |o| matches!(o, Output::Send(m) if m.get_msg_type() == MessageType::MsgReadIndex),
-        ) else {
-            panic!("{:?}", describe(&asked));
-        };
-        for _ in 1..READ_TICKS {
-            node.tick();
-            assert!(step(&mut node).is_empty());
-        }
-        node.tick();
-        assert_eq!(step(&mut node), ["MsgReadIndex to 1"]);
-
-        let mut answer = Message {
-            from: 1,
-            to: 2,
-            term: 1,
-            index: 5,
-            entries: question.entries.clone(),
-            ..Message::default()
-        };
-        answer.set_msg_type(MessageType::MsgReadIndexResp);
-        let mut foreign = answer.clone();
-        foreign.entries[0].data[7] = 3;
-        node.receive(foreign).unwrap();
-        assert!(step(&mut node).is_empty(), "an answer for another node");
-        node.receive(answer).unwrap();
-        assert_eq!(step(&mut node), ["read 7 at 5"]);
-        for _ in 0..READ_TICKS {
-            node.tick();
-        }
-        assert!(step(&mut node).is_empty());
-    }
-
-    #[test]
-    fn a_node_whose_apply_is_slow_still_answers_and_writes() {
-        let kv = Arc::new(MemKv::new());
-        let mut node = node(&kv, 2, &[1, 2, 3], 0).unwrap();
-        let mut index = 0;
-        let mut handed_out = 0;
-        for round in 0..30 {
-            let mut append = heartbeat(index);
-            append.set_msg_type(MessageType::MsgAppend);
-            (append.index, append.log_term) = (index, u64::from(index > 0));
-            index += 1;
-            append.entries = vec![Entry {
-                index,
-                term: 1,
-                data: vec![1; 1 << 20],
-                ..Entry::default()
-            }];
-            append.commit = index;
-            node.receive(append).unwrap();
-            node.receive(heartbeat(0)).unwrap();
-            let mut sent = Vec::new();
-            let mut take = |outputs: Vec<Output>| {
-                let mut written = 0;
-                for output in outputs {
-                    match output {
-                        Output::Persist { number, batch, .. } => {
-                            kv.write(&batch, Durability::Synced).unwrap();
-                            written = number;
-                        }
-                        Output::Send(message) => sent.push(message.get_msg_type()),
-                        Output::Apply(entries) => handed_out += entries.len(),
-                        _ => {}
-                    }
-                }
-                written
-            };
-            let written = take(node.outputs().unwrap());
-            node.persisted(written);
-            take(node.outputs().unwrap());
-            assert!(sent.contains(&MessageType::MsgAppendResponse), "{round}");
-            assert!(sent.contains(&MessageType::MsgHeartbeatResponse), "{round}");
-        }
-        assert!((16..18).contains(&handed_out), "{handed_out}");
-        assert_eq!(node.reported.committed, 30);
-        // It catches up in order.
-        for applied in 1..=30 {
-            node.applied(applied);
-            let outputs = node.outputs().unwrap();
-            for output in &outputs {
-                if let Output::Apply(entries) = output {
-                    assert_eq!(entries[0].index, handed_out as u64 + 1);
-                    handed_out += entries.len();
-                }
-            }
-        }
-        assert_eq!(handed_out, 30);
-    }
-
-    #[test]
-    fn a_leader_that_knows_of_entries_this_node_lost_stops_it() {
-        let mut node = node(&Arc::new(MemKv::new()), 2, &[1, 2, 3], 0).unwrap();
-        let fatal = node.receive(heartbeat(9)).unwrap_err();
-        assert!(
-            fatal.message.contains("confirmed entries up to 9"),
-            "{fatal}"
-        );
-    }
-
-    #[test]
-    fn a_state_that_does_not_fit_the_journal_is_refused() {
-        let kv = Arc::new(MemKv::new());
-        let mut first = node(&kv, 1, &[1], 0).unwrap();
-        for output in first.outputs().unwrap() {
-            if let Output::Persist { batch, .. } = output {
-                kv.write(&batch, Durability::Synced).unwrap();
-            }
-        }
-        assert!(node(&kv, 1, &[1], 1).is_ok());
-        let ahead = node(&kv, 1, &[1], 2).err().unwrap();
-        assert!(
-            ahead
-                .message
-                .contains("applied up to 2, but the journal holds 1..=1"),
-            "{ahead}"
-        );
-        let stranger = node(&kv, 4, &[4], 0).err().unwrap();
-        assert!(
-            stranger
-                .message
-                .contains("node 4 is not among the voters [1]"),
-            "{stranger}"
-        );
-    }
-}
+mod tests;

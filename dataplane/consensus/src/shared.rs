@@ -1,6 +1,6 @@
 //! What the threads of a node and its handles see of each other.
 
-use crate::{ChangeError, ProposeError, node::Position};
+use crate::{Member, ProposeError, changes::Reply, checkpoint::Live, conf::Change, node::Position};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use std::sync::{
@@ -28,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) fault: watch::Sender<Option<String>>,
     /// No thread is left, and none holds the journal or the state machine.
     pub(crate) ended: watch::Sender<bool>,
+    /// The group.
+    pub(crate) members: Mutex<Vec<Member>>,
+    /// What is served to followers that are far behind.
+    pub(crate) checkpoint: Mutex<Option<Arc<Live>>>,
     /// The journal's disk is full.
     pub(crate) disk_full: AtomicBool,
     /// Bytes of messages in the queue.
@@ -37,12 +41,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(applied: u64) -> Shared {
+    pub(crate) fn new() -> Shared {
         Shared {
             position: Mutex::default(),
-            applied: watch::Sender::new(applied),
+            applied: watch::Sender::new(0),
             fault: watch::Sender::new(None),
             ended: watch::Sender::new(false),
+            members: Mutex::default(),
+            checkpoint: Mutex::default(),
             disk_full: AtomicBool::new(false),
             inbox: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(PROPOSAL_BYTES as usize)),
@@ -68,7 +74,9 @@ pub(crate) enum Event<O> {
     /// A read barrier: answered with the index that must be applied. Its caller waits for it.
     Barrier(oneshot::Sender<Result<u64, ProposeError>>),
     /// Hand the leadership to this node. Its caller waits for it.
-    Transfer(u64, oneshot::Sender<Result<(), ChangeError>>),
+    Transfer(u64, Reply),
+    /// Change the membership. Its caller waits for it.
+    Change(Change, Reply),
     /// From another node; bounded by [`Shared::inbox`].
     Message(Box<Message>),
     /// From the log writer: the batch of this number is on disk.
@@ -79,6 +87,10 @@ pub(crate) enum Event<O> {
     Applied(u64),
     /// From the flush thread: the last durable index.
     Flushed(u64),
+    /// From the checkpoint thread: what was ordered, or none: it failed.
+    Checkpointed(Option<Live>),
+    /// From the pull thread: the snapshot of this id is here as a whole, or was given up.
+    Pulled(String, bool),
     /// From any thread: it cannot go on.
     Fault(String),
     /// No more proposals; end when those in flight are done.

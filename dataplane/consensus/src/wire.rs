@@ -2,7 +2,7 @@
 //! prost 0.11, which nothing outside this crate may see.
 
 use prost_011::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState, Message};
+use raft::eraftpb::{ConfChangeV2, Entry, HardState, Message};
 
 /// A structure that is stored or sent.
 pub(crate) trait Wire: Sized {
@@ -27,4 +27,4 @@ macro_rules! wire {
     )*};
 }
 
-wire!(ConfState Entry HardState Message);
+wire!(ConfChangeV2 Entry HardState Message);

@@ -25,7 +25,7 @@ use std::{
 mod error;
 mod tuning;
 
-use error::{io_failed, mapped};
+use error::{io_failed, mapped, not_opened};
 
 /// Settings of a database.
 #[derive(Clone, Debug)]
@@ -64,7 +64,8 @@ impl RocksKv {
         fs::create_dir_all(dir).map_err(io_failed)?;
         let options = tuning::options(options);
         let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
-        let db = DB::open_cf_descriptors(&options, dir, [family]).map_err(mapped)?;
+        let db =
+            DB::open_cf_descriptors(&options, dir, [family]).map_err(|e| not_opened(dir, e))?;
         db.set_options(tuning::CHANGED_AFTER_OPEN).map_err(mapped)?;
         Ok(Arc::new(RocksKv {
             db,

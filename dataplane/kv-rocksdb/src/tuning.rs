@@ -43,8 +43,8 @@ pub(crate) fn options(wanted: &Options) -> rocksdb::Options {
 
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
-    // A record cut short at the end was never acknowledged; damage before it may have been, so it
-    // must not pass for the end, as it would by default.
+    // A record cut short at the end was never acknowledged. A whole one may have been, also the
+    // last, so damage to it must not pass for the end, as it would by default.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_manager(&manager);

@@ -143,6 +143,27 @@ fn damage_within_the_log_is_not_taken_for_its_end() {
         let middle = log.len() / 2;
         log[middle] ^= 0xff;
     });
+    let Err(Error::Corrupt(cause)) = RocksKv::open(dir.path(), &Options::default()) else {
+        panic!("opened");
+    };
+    let cause = cause.to_string();
+    let mut files = std::fs::read_dir(dir.path()).unwrap();
+    let log = files.find_map(|file| {
+        let path = file.unwrap().path();
+        path.extension().is_some_and(|e| e == "log").then_some(path)
+    });
+    let named = log.unwrap().display().to_string();
+    assert!(cause.contains(&named), "{cause}");
+    assert!(cause.contains("put back a copy"), "{cause}");
+}
+
+/// A record that is there in full was synced: it must not be cut off because its bytes changed.
+#[test]
+fn damage_in_the_last_record_of_the_log_is_not_taken_for_its_end() {
+    let dir = crashed(|log| {
+        let last = log.len() - 3;
+        log[last] ^= 0xff;
+    });
     assert!(matches!(
         RocksKv::open(dir.path(), &Options::default()),
         Err(Error::Corrupt(_))

@@ -24,7 +24,7 @@ use crate::{
     workers::Workers,
 };
 use anyhow::Context;
-use forebay_consensus::{Options, Raft, Transport};
+use forebay_consensus::{Bootstrap, ChunkError, Options, Raft, Transport};
 use forebay_kv_rocksdb::RocksKv;
 use forebay_meta::{Change, Meta};
 use forebay_service::{Shutdown, data_dir::DataDir};
@@ -65,6 +65,9 @@ const NODE: u64 = 1;
 
 /// The journal is cut when it has grown by this many bytes.
 const FLUSH_BYTES: u64 = 64 << 20;
+
+/// What stays of it for followers close behind.
+const TAIL_BYTES: u64 = 16 << 20;
 
 /// How long a master that has opened its journal may take to lead.
 const LEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -181,6 +184,7 @@ async fn open_state(
     hub: Arc<Hub>,
 ) -> anyhow::Result<(Arc<Meta>, Raft<forebay_meta::Outcome>)> {
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
+    let raft_dir = dir.join("raft");
     let open = move || {
         // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.
         let options = |memory_bytes| forebay_kv_rocksdb::Options { memory_bytes };
@@ -192,9 +196,12 @@ async fn open_state(
         let machine = Arc::new(Machine::new(meta.clone(), hub));
         let options = Options {
             id: NODE,
-            voters: vec![NODE],
+            bootstrap: Bootstrap::found([NODE]),
+            dir: raft_dir,
             tick: Duration::from_millis(100),
             flush_bytes: FLUSH_BYTES,
+            tail_bytes: TAIL_BYTES,
+            max_bytes: 8 * FLUSH_BYTES,
         };
         let raft = Raft::start(options, journal, machine, Arc::new(Alone))?;
         Ok((meta, raft))
@@ -207,6 +214,17 @@ struct Alone;
 
 impl Transport for Alone {
     fn send(&self, _to: u64, _message: bytes::Bytes) {}
+
+    fn fetch(
+        &self,
+        _from: u64,
+        _snapshot: &str,
+        _file: &str,
+        _offset: u64,
+        _len: u64,
+    ) -> Result<bytes::Bytes, ChunkError> {
+        Err(ChunkError::Gone)
+    }
 }
 
 /// Waits until this node leads; the cluster's identity, made at the first start.

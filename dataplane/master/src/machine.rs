@@ -3,7 +3,7 @@
 use crate::watch::Hub;
 use forebay_consensus::{Fatal, StateMachine};
 use forebay_meta::{Command, Meta, Outcome};
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 /// Applies commands to the metadata and tells the watchers.
 pub(crate) struct Machine {
@@ -52,6 +52,18 @@ impl StateMachine for Machine {
             source: Some(Box::new(error)),
         })
     }
+
+    fn checkpoint(&self, _dir: &Path) -> Result<u64, Fatal> {
+        Err(alone())
+    }
+
+    fn install(&self, _dir: &Path) -> Result<(), Fatal> {
+        Err(alone())
+    }
+}
+
+fn alone() -> Fatal {
+    Fatal::new("a lone master neither sends nor takes snapshots")
 }
 
 fn fatal(index: u64, error: forebay_meta::Error) -> Fatal {

@@ -59,7 +59,8 @@ impl Conditions {
         self.of(kind).map(|fault| fault.a).max().unwrap_or(0)
     }
 
-    fn hears(&self, from: u64, to: u64) -> bool {
+    /// Whether messages of `from` get to `to` at all.
+    pub(crate) fn hears(&self, from: u64, to: u64) -> bool {
         !self.active.iter().any(|fault| match fault.kind {
             Kind::Partition => (fault.a >> (from - 1)) & 1 != (fault.a >> (to - 1)) & 1,
             Kind::OneWay => (fault.a, fault.b) == (from, to),

@@ -1,18 +1,22 @@
 //! What was acknowledged survives.
 
 use crate::{kv::ForgetfulKv, machine::Recorder, network::NoNetwork};
-use forebay_consensus::{Options, Raft};
+use forebay_consensus::{Bootstrap, Options, Raft};
 use forebay_kv::Kv;
 use parking_lot::Mutex;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinSet};
 
+/// Of a lone voter, whose directory stays empty.
 pub(crate) fn options(flush_bytes: u64) -> Options {
     Options {
         id: 1,
-        voters: vec![1],
+        bootstrap: Bootstrap::found([1]),
+        dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("lone"),
         tick: Duration::from_millis(20),
         flush_bytes,
+        tail_bytes: 0,
+        max_bytes: u64::MAX,
     }
 }
 

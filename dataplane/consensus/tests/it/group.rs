@@ -1,130 +1,14 @@
 //! Three nodes over a network that loses every tenth message.
 
 use crate::{
-    kv::{Fault, ForgetfulKv},
-    machine::Recorder,
-    network::Network,
+    fixture::{Group, numbers},
+    kv::Fault,
 };
-use forebay_consensus::{ChangeError, Options, ProposeError, Raft};
-use forebay_kv::Kv;
+use forebay_consensus::{ChangeError, ProposeError};
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-
-struct Group {
-    network: Arc<Network>,
-    kvs: BTreeMap<u64, Arc<ForgetfulKv>>,
-    machines: BTreeMap<u64, Arc<Recorder>>,
-    nodes: BTreeMap<u64, Raft<u64>>,
-}
-
-impl Group {
-    fn start(loss: u64) -> Group {
-        let mut group = Group {
-            network: Network::losing_one_in(loss),
-            kvs: (1..=3).map(|id| (id, ForgetfulKv::new())).collect(),
-            machines: (1..=3).map(|id| (id, Recorder::new())).collect(),
-            nodes: BTreeMap::new(),
-        };
-        for id in 1..=3 {
-            group.start_node(id);
-        }
-        group
-    }
-
-    fn start_node(&mut self, id: u64) {
-        let options = Options {
-            id,
-            voters: vec![1, 2, 3],
-            tick: Duration::from_millis(10),
-            flush_bytes: u64::MAX,
-        };
-        let kv: Arc<dyn Kv> = Arc::<ForgetfulKv>::clone(&self.kvs[&id]);
-        let machine = Arc::clone(&self.machines[&id]);
-        let node = Raft::start(options, kv, machine, self.network.port(id)).unwrap();
-        self.network.attach(id, node.clone());
-        self.nodes.insert(id, node);
-    }
-
-    /// Loses the node's power; its store and state come back without what was not durable.
-    async fn crash(&mut self, id: u64) {
-        self.network.detach(id);
-        self.kvs.insert(id, self.kvs[&id].crash(0));
-        self.machines.insert(id, self.machines[&id].crash());
-        self.nodes.remove(&id).unwrap().shutdown().await;
-    }
-
-    /// Proposes at whoever leads among the nodes that run and are not `shunned`, until it is
-    /// acknowledged.
-    async fn propose(&self, command: &[u8], shunned: Option<u64>) -> u64 {
-        let attempt = async {
-            loop {
-                for (id, node) in &self.nodes {
-                    if Some(*id) == shunned || !node.status().is_leader {
-                        continue;
-                    }
-                    let proposal = node.propose(command.to_vec().into());
-                    if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), proposal).await
-                    {
-                        return *id;
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), attempt)
-            .await
-            .expect("nobody leads")
-    }
-
-    /// Waits until node `id` has applied what `leader` has.
-    async fn catches_up(&self, id: u64, leader: u64) {
-        let goal = self.nodes[&leader].status().applied;
-        let caught_up = async {
-            while self.nodes[&id].status().applied < goal {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), caught_up)
-            .await
-            .expect("stays behind");
-    }
-
-    /// Who leads, as the leader itself sees it.
-    async fn leader(&self) -> u64 {
-        let found = async {
-            loop {
-                let leads = |(_, node): &(&u64, &Raft<u64>)| node.status().is_leader;
-                if let Some((id, _)) = self.nodes.iter().find(leads) {
-                    return *id;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), found)
-            .await
-            .expect("nobody leads")
-    }
-
-    async fn stop(self) {
-        for (id, node) in self.nodes {
-            self.network.detach(id);
-            node.shutdown().await;
-        }
-    }
-}
-
-fn numbers(machine: &Recorder) -> Vec<Vec<u8>> {
-    let mut commands = machine.commands();
-    // A proposal whose answer was lost is made again, so commands may be there more than once.
-    commands.dedup();
-    commands
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_elect_replicate_and_outlive_their_leader() {
@@ -225,7 +109,7 @@ async fn reads_on_every_node_are_linearizable() {
         }
         reads
     };
-    let (_, first, second, third) = tokio::join!(writer, reader(1), reader(2), reader(3));
+    let ((), first, second, third) = tokio::join!(writer, reader(1), reader(2), reader(3));
     assert!(first > 10 && second > 10 && third > 10);
     group.stop().await;
 }

@@ -2,7 +2,10 @@
 
 use forebay_consensus::{Fatal, StateMachine};
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+/// Commands in one file of a checkpoint: those that are full are the same in all later ones.
+const FILE_INDEXES: u64 = 64;
 
 #[derive(Clone, Default)]
 pub(crate) struct State {
@@ -16,6 +19,15 @@ pub(crate) struct Recorder {
     pub(crate) flushed: Mutex<State>,
     /// Applying this command fails.
     poison: Option<Vec<u8>>,
+    /// Power is lost while a snapshot is taken over: before or after it counts.
+    pub(crate) install_fault: Mutex<Option<InstallFault>>,
+    pub(crate) checkpoints: Mutex<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InstallFault {
+    Before,
+    After,
 }
 
 impl Recorder {
@@ -36,7 +48,7 @@ impl Recorder {
         Arc::new(Recorder {
             state: Mutex::new(flushed.clone()),
             flushed: Mutex::new(flushed),
-            poison: None,
+            ..Recorder::default()
         })
     }
 
@@ -84,5 +96,55 @@ impl StateMachine for Recorder {
         let applied = state.applied;
         *self.flushed.lock() = state;
         Ok(applied)
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<u64, Fatal> {
+        *self.checkpoints.lock() += 1;
+        let state = self.state.lock().clone();
+        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (index, command) in &state.commands {
+            let file = files
+                .entry(format!("{:06}", index / FILE_INDEXES))
+                .or_default();
+            file.extend(index.to_be_bytes());
+            file.extend((command.len() as u64).to_be_bytes());
+            file.extend(command);
+        }
+        files.insert("applied".to_owned(), state.applied.to_be_bytes().to_vec());
+        fs::create_dir(dir).unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.join(name), bytes).unwrap();
+        }
+        Ok(state.applied)
+    }
+
+    fn install(&self, dir: &Path) -> Result<(), Fatal> {
+        let fault = self.install_fault.lock().take();
+        if fault == Some(InstallFault::Before) {
+            return Err(Fatal::new("power is gone before the installation"));
+        }
+        let mut state = State::default();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            if path.ends_with("applied") {
+                state.applied = u64::from_be_bytes(bytes.try_into().unwrap());
+                continue;
+            }
+            let mut rest = &bytes[..];
+            while let Some((index, tail)) = rest.split_first_chunk() {
+                let (len, tail) = tail.split_first_chunk().unwrap();
+                let (command, tail) = tail.split_at(u64::from_be_bytes(*len) as usize);
+                let index = u64::from_be_bytes(*index);
+                state.commands.insert(index, command.to_vec());
+                rest = tail;
+            }
+        }
+        *self.flushed.lock() = state.clone();
+        *self.state.lock() = state;
+        match fault {
+            None => Ok(()),
+            Some(_) => Err(Fatal::new("power is gone after the installation")),
+        }
     }
 }

@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
 
 mod benchmark;
+mod disk;
 mod durability;
 mod faults;
+mod fixture;
 mod flow;
 mod group;
 mod kv;
 mod machine;
+mod membership;
 mod network;
+mod snapshot;

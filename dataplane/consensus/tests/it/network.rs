@@ -1,7 +1,7 @@
 //! A network in memory that loses messages and can be cut.
 
 use bytes::Bytes;
-use forebay_consensus::{Raft, Transport};
+use forebay_consensus::{ChunkError, Raft, Transport};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +15,10 @@ impl Transport for NoNetwork {
     fn send(&self, to: u64, _message: Bytes) {
         panic!("a lone voter sends nothing, and not to {to}");
     }
+
+    fn fetch(&self, _: u64, _: &str, file: &str, _: u64, _: u64) -> Result<Bytes, ChunkError> {
+        panic!("a lone voter needs no {file} of others");
+    }
 }
 
 #[derive(Default)]
@@ -24,6 +28,12 @@ struct State {
     /// One message in so many is lost; 0: none.
     loss: u64,
     random: u64,
+    /// Bytes of snapshots that may still be fetched; none: no bound.
+    allowance: Option<u64>,
+    /// What was fetched: file, offset and bytes.
+    fetched: Vec<(String, u64, u64)>,
+    /// Most bytes in one chunk; 0: no bound.
+    chunk: u64,
 }
 
 #[derive(Default)]
@@ -60,6 +70,17 @@ impl Network {
         drop(node);
     }
 
+    /// From now on so many bytes of snapshots can be fetched, in chunks of this size at most.
+    pub(crate) fn allow(&self, bytes: Option<u64>, chunk: u64) {
+        let mut state = self.state.lock();
+        (state.allowance, state.chunk) = (bytes, chunk);
+    }
+
+    /// What was fetched: file, offset and bytes.
+    pub(crate) fn fetched(&self) -> Vec<(String, u64, u64)> {
+        self.state.lock().fetched.clone()
+    }
+
     pub(crate) fn isolate(&self, id: u64) {
         self.state.lock().isolated.insert(id);
     }
@@ -91,5 +112,36 @@ impl Transport for Port {
         if let Some(node) = node {
             node.receive(message);
         }
+    }
+
+    fn fetch(
+        &self,
+        from: u64,
+        snapshot: &str,
+        file: &str,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes, ChunkError> {
+        let failed = |why: &str| Err(ChunkError::Failed(why.to_owned()));
+        let (node, len) = {
+            let state = self.network.state.lock();
+            if state.isolated.contains(&self.id) || state.isolated.contains(&from) {
+                return failed("cut off");
+            }
+            if state.allowance == Some(0) {
+                return failed("no more is allowed");
+            }
+            let chunk = if state.chunk > 0 { state.chunk } else { len };
+            (state.nodes.get(&from).cloned(), len.min(chunk))
+        };
+        let Some(node) = node else {
+            return failed("down");
+        };
+        let chunk = node.snapshot_chunk(snapshot, file, offset, len)?;
+        let mut state = self.network.state.lock();
+        let bytes = chunk.len() as u64;
+        state.allowance = state.allowance.map(|left| left.saturating_sub(bytes));
+        state.fetched.push((file.to_owned(), offset, bytes));
+        Ok(chunk)
     }
 }
