@@ -1,7 +1,7 @@
 //! Many seeds on all cores, and what is said of a failing one.
 
 use super::{
-    cluster::{self, Figures, Run, nodes_of},
+    cluster::{self, Figures, Run},
     mutation::Mutation,
     schedule::Schedule,
     shrink::shrink,
@@ -16,7 +16,7 @@ use std::{
 
 /// Runs one seed under its own schedule.
 pub(crate) fn run(seed: u64, mutation: Option<Mutation>) -> Run {
-    let schedule = Schedule::of_seed(seed, nodes_of(seed));
+    let schedule = Schedule::of_seed(seed);
     cluster::run(setting(seed, mutation), &schedule)
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn explain(seed: u64, mutation: Option<Mutation>, run: &Run) -> Strin
         return format!("seed {seed} is clean");
     };
     let setting = setting(seed, mutation);
-    let whole = Schedule::of_seed(seed, nodes_of(seed));
+    let whole = Schedule::of_seed(seed);
     let all = whole.faults.len();
     let small = shrink(whole, |schedule| {
         let result = cluster::run(setting, schedule).result;
@@ -97,7 +97,8 @@ impl Campaign {
                 sum.committed += figures.committed;
                 sum.reigns += figures.reigns;
                 sum.undecided += figures.undecided;
-                sum.behind += figures.behind;
+                sum.snapshots += figures.snapshots;
+                sum.changes += figures.changes;
             }
             Err(_) => self.failed.push((seed, run)),
         }

@@ -1,4 +1,4 @@
-//! A client: does one thing after the other, and asks again until it has an answer or gives up.
+//! A client: does some things at a time, and asks again until it has an answer or gives up.
 //!
 //! The registers of the history are files of the root directory (register 1 and up), whose value
 //! is their modification time, and the pin of the root (register 0).
@@ -66,7 +66,7 @@ pub(crate) enum What {
 /// Why a client looks up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timer {
-    /// To begin something.
+    /// To begin something more.
     Begin,
     /// To ask again, if nothing has happened since: this node, or any.
     AskAgain {
@@ -95,7 +95,8 @@ pub(crate) struct Client {
     session: Option<SessionId>,
     sequence: u64,
     numbers: u64,
-    current: Option<Current>,
+    /// What it waits for.
+    current: Vec<Current>,
     /// Asks so often, then gives up.
     patience: u64,
     /// All is well: what is still to be done.
@@ -113,7 +114,7 @@ impl Client {
             session: None,
             sequence: 0,
             numbers: 0,
-            current: None,
+            current: Vec::new(),
             patience: rng.u64(2..20),
             last: None,
             rng,
@@ -134,7 +135,7 @@ impl Client {
 
     /// Whether it has done its last things.
     pub(crate) fn is_done(&self) -> bool {
-        self.current.is_none() && self.last.as_ref().is_some_and(Vec::is_empty)
+        self.current.is_empty() && self.last.as_ref().is_some_and(Vec::is_empty)
     }
 
     pub(crate) fn timer(&mut self, timer: Timer, world: &mut World) {
@@ -145,12 +146,12 @@ impl Client {
                 attempt,
                 node,
             } => {
-                let due = self.current.as_ref().is_some_and(|current| {
+                let due = self.current.extract_if(.., |current| {
                     (current.ticket.number, current.attempt) == (number, attempt)
                 });
-                if due {
+                if let Some(current) = due.last() {
                     self.node = node.unwrap_or_else(|| self.rng.u64(1..=self.nodes));
-                    self.ask_again(world);
+                    self.ask_again(current, world);
                 }
             }
         }
@@ -180,15 +181,7 @@ impl Client {
         }
         self.numbers += 1;
         let changes = key.is_some_and(|(_, changes)| changes);
-        let id = changes.then(|| {
-            self.sequence += 1;
-            RequestId {
-                session: self.session.expect("opened before"),
-                sequence: self.sequence,
-                // Nothing before it is still asked for.
-                acknowledged: self.sequence,
-            }
-        });
+        let id = changes.then(|| self.request_id());
         let act = match wish {
             Wish::Write { value, .. } => Some(Act::Write { value, found: None }),
             Wish::Remove { .. } => Some(Act::Remove { found: None }),
@@ -202,18 +195,32 @@ impl Client {
             };
             world.history.record(key, operation)
         });
-        self.current = Some(Current {
+        let ticket = Ticket {
+            client: self.id,
+            number: self.numbers,
+            id,
+        };
+        let current = Current {
             wish,
-            ticket: Ticket {
-                client: self.id,
-                number: self.numbers,
-                id,
-            },
+            ticket,
             invoked: world.now,
             place,
             attempt: 0,
-        });
-        self.ask_again(world);
+        };
+        self.ask_again(current, world);
+    }
+
+    fn request_id(&mut self) -> RequestId {
+        self.sequence += 1;
+        let session = self.session.expect("opened before");
+        let waiting = self.current.iter().filter_map(|current| current.ticket.id);
+        let waiting = waiting.filter(|id| id.session == session);
+        RequestId {
+            session,
+            sequence: self.sequence,
+            // What was given up will not be asked for again.
+            acknowledged: waiting.map(|id| id.sequence).min().unwrap_or(self.sequence),
+        }
     }
 
     fn wish(&mut self) -> Wish {
@@ -233,14 +240,10 @@ impl Client {
         }
     }
 
-    fn ask_again(&mut self, world: &mut World) {
-        let Some(current) = &mut self.current else {
-            return;
-        };
+    fn ask_again(&mut self, mut current: Current, world: &mut World) {
         current.attempt += 1;
         if current.attempt > self.patience {
             // Whether it ever takes effect is not known.
-            self.current = None;
             self.think(world);
             return;
         }
@@ -261,6 +264,7 @@ impl Client {
             self.node
         };
         world.send_request(node, &request);
+        self.current.push(current);
         let client = self.id;
         world.after(self.rng.u64(30..120), Happening::Timer { client, timer });
     }
@@ -276,7 +280,10 @@ impl Client {
         if let (Some(id), What::Outcome(outcome)) = (ticket.id, &what) {
             world.history.same_answer(id, outcome)?;
         }
-        let Some(current) = self.current.take_if(|current| current.ticket == ticket) else {
+        let current = self
+            .current
+            .extract_if(.., |current| current.ticket == ticket);
+        let Some(current) = current.last() else {
             return Ok(());
         };
         match what {
@@ -319,7 +326,7 @@ impl Client {
             attempt: current.attempt,
             node,
         };
-        self.current = Some(current);
+        self.current.push(current);
         world.after(self.rng.u64(2..20), Happening::Timer { client, timer });
     }
 
@@ -373,7 +380,7 @@ impl Wish {
     }
 
     /// The change that the node proposes; none: it is a read.
-    pub(crate) fn change(self, now_ns: i64) -> Option<Change> {
+    pub(crate) fn change(self, now_ns: i64, padding: u64) -> Option<Change> {
         let change = match self {
             Wish::Read { .. } => return None,
             Wish::Mount => Change::Mount {
@@ -403,7 +410,8 @@ impl Wish {
                         fingerprint: Fingerprint {
                             size: value,
                             mtime_ns: value as i64,
-                            etag: String::new(),
+                            // As long as the value says, so that a repetition is the same.
+                            etag: "x".repeat((value * 7919 % (padding + 1)) as usize),
                         },
                         mtime_ns: value as i64,
                     },

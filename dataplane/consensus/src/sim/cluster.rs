@@ -5,9 +5,11 @@ use super::{
     client::{Client, Timer},
     invariant::{Step, Violation},
     replica::Replica,
-    schedule::{Fault, HEALED_AT, Kind, Schedule},
+    schedule::{Fault, HEALED_AT, Kind, Schedule, size_of},
     world::{Happening, Setting, World},
 };
+use crate::conf::Change;
+use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// After the last fault, everybody must be served within so long (in ticks of ten units: 60 s of
@@ -37,14 +39,14 @@ pub(crate) struct Figures {
     pub(crate) reigns: u64,
     /// Registers whose history took too long to check.
     pub(crate) undecided: u64,
-    /// Replicas that are behind the leader's cut.
-    pub(crate) behind: u64,
+    /// Checkpoints taken for nodes that were left behind.
+    pub(crate) snapshots: u64,
+    /// Changes of the membership.
+    pub(crate) changes: u64,
 }
 
-/// Nodes of a seed's cluster: mostly 3.
-pub(crate) fn nodes_of(seed: u64) -> u64 {
-    [3, 3, 5, 3, 1, 3, 3, 5, 3, 3][(seed % 10) as usize]
-}
+/// Time between two attempts at a change of the membership.
+const ATTEMPT: Time = 40;
 
 /// Makes the run of a setting under a schedule.
 pub(crate) fn run(setting: Setting, schedule: &Schedule) -> Run {
@@ -71,8 +73,9 @@ struct Cluster {
 impl Cluster {
     fn new(setting: Setting, schedule: &Schedule) -> Cluster {
         let mut rng = fastrand::Rng::with_seed(setting.seed);
-        let nodes = nodes_of(setting.seed);
-        let mut world = World::new(setting, (1..=nodes).collect(), &mut rng);
+        let (founders, spares) = size_of(setting.seed);
+        let nodes = founders + spares;
+        let mut world = World::new(setting, (1..=founders).collect(), &mut rng);
         let clients: Vec<_> = (1..=rng.u64(2..6))
             .map(|id| Client::new(id, nodes, &mut rng))
             .collect();
@@ -82,8 +85,11 @@ impl Cluster {
         }
         world.after(HEALED_AT, Happening::Heal);
         for client in 1..=clients.len() as u64 {
-            let timer = Timer::Begin;
-            world.after(10 * client, Happening::Timer { client, timer });
+            // So many things at a time.
+            for delay in 0..rng.u64(1..4) {
+                let timer = Timer::Begin;
+                world.after(10 * client + delay, Happening::Timer { client, timer });
+            }
         }
         Cluster {
             replicas: (1..=nodes).map(Replica::new).collect(),
@@ -108,13 +114,14 @@ impl Cluster {
         while self.world.now < settled {
             self.step()?;
         }
-        let behind = self.check_states()?;
+        self.check_states()?;
         Ok(Figures {
             answered: self.world.history.answered(),
             committed: self.world.invariants.chosen(),
             reigns: self.world.invariants.reigns(),
             undecided,
-            behind,
+            snapshots: self.world.shelf.taken(),
+            changes: self.world.changes,
         })
     }
 
@@ -141,8 +148,16 @@ impl Cluster {
                 self.clients[client as usize - 1].timer(timer, world);
                 Ok(())
             }
+            Happening::Begin(fault) if fault.kind.is_change() => {
+                self.change(fault);
+                Ok(())
+            }
             Happening::Begin(fault) => {
                 self.begin(fault);
+                Ok(())
+            }
+            Happening::Change(fault) => {
+                self.change(fault);
                 Ok(())
             }
             Happening::End(fault) => {
@@ -179,6 +194,25 @@ impl Cluster {
         }
     }
 
+    /// Tries to make a change of the membership, until it is made.
+    fn change(&mut self, fault: Fault) {
+        let Fault { kind, a, .. } = fault;
+        let change = match kind {
+            Kind::AddLearner => Change::AddLearner(a, Bytes::new()),
+            Kind::Promote => Change::Promote(a),
+            Kind::Remove => Change::Remove(a),
+            other => unreachable!("{other:?} changes no membership"),
+        };
+        let world = &mut self.world;
+        let mut made = false;
+        for replica in &mut self.replicas {
+            made |= replica.change(&change, world);
+        }
+        if !made && world.now + ATTEMPT < fault.until() {
+            world.after(ATTEMPT, Happening::Change(fault));
+        }
+    }
+
     /// Starts whoever is down and need not be.
     fn restart(&mut self) -> Step {
         for (replica, id) in self.replicas.iter_mut().zip(1..) {
@@ -189,21 +223,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// All replicas have the same state; how many could not catch up, because the leader has cut
-    /// off what they lack.
-    fn check_states(&mut self) -> Step<u64> {
-        let cuts = self.replicas.iter_mut().filter_map(Replica::leads_from);
-        let cut = cuts.max().unwrap_or(0);
-        let (mut states, behind): (Vec<_>, Vec<_>) = self
-            .replicas
-            .iter()
-            .map(Replica::state)
-            .partition(|(applied, _)| *applied >= cut);
+    /// All members have the same state.
+    fn check_states(&self) -> Step {
+        let conf = &self.world.conf;
+        let replicas = self.replicas.iter().zip(1..);
+        if let Some((_, id)) = replicas
+            .clone()
+            .find(|(replica, id)| replica.is_removed() && !conf.was_removed(*id))
+        {
+            let what = format!("{id} believes that it was removed, but was not");
+            return Err(Violation::new("membership", what));
+        }
+        let members = replicas.filter(|(_, id)| conf.contains(*id));
+        let mut states: Vec<_> = members.map(|(replica, _)| replica.state()).collect();
         states.dedup();
         if states.len() != 1 {
             let what = format!("applied index and checksum at the end: {states:x?}");
             return Err(Violation::new("replicas agree", what));
         }
-        Ok(behind.len() as u64)
+        Ok(())
     }
 }

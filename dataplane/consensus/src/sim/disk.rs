@@ -63,6 +63,24 @@ impl Disk {
         after
     }
 
+    /// All pairs, as a batch that puts them.
+    pub(crate) fn copy(&self) -> Batch {
+        let mut copy = Batch::default();
+        for (key, value) in pairs(&self.live) {
+            copy.put(key, value);
+        }
+        copy
+    }
+
+    /// Holds exactly what `copy` puts, from here on and for good.
+    pub(crate) fn replace(&self, copy: &Batch) {
+        let mut batch = Batch::default();
+        batch.delete_range(Vec::new()..END.to_vec());
+        batch.ops.extend(copy.ops.iter().cloned());
+        self.put(&batch);
+        self.sync();
+    }
+
     /// Hash of the last batch written.
     pub(crate) fn last_batch(&self) -> u64 {
         self.state.lock().last

@@ -61,7 +61,7 @@ impl Appended {
             Vec::new()
         } else {
             let context = GetEntriesContext::empty(false);
-            log.entries(all.start, all.end, None, context)
+            log.entries(all.start, all.end, u64::MAX, context)
                 .expect("the journal was whole when it was opened")
         };
         Appended::new(&entries, raft)
@@ -81,6 +81,8 @@ pub(crate) struct Invariants {
     entries: BTreeMap<(u64, u64), (u64, u64)>,
     /// By index: what applying it did.
     effects: BTreeMap<u64, u64>,
+    /// By index: the state after it.
+    states: BTreeMap<u64, u64>,
 }
 
 impl Invariants {
@@ -147,6 +149,15 @@ impl Invariants {
     pub(crate) fn applied(&mut self, id: u64, index: u64, effect: u64) -> Step {
         if *self.effects.entry(index).or_insert(effect) != effect {
             let what = format!("{id} does something else at {index} than the first to apply it");
+            return Err(Violation::new("replicas agree", what));
+        }
+        Ok(())
+    }
+
+    /// The whole state after an index is the same wherever it is looked at.
+    pub(crate) fn state(&mut self, id: u64, index: u64, checksum: u64) -> Step {
+        if *self.states.entry(index).or_insert(checksum) != checksum {
+            let what = format!("{id} has another state after {index} than the first seen");
             return Err(Violation::new("replicas agree", what));
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::{Fatal, StateMachine};
 use forebay_kv::Error;
 use forebay_meta::{Command, Entry, Meta, Outcome};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 /// Bytes of the inode cache: everything of a simulated tree.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -58,5 +58,13 @@ impl StateMachine for Machine {
             Err(error) => return Err(Fatal::caused("cannot flush", error)),
         }
         Ok(*flushed)
+    }
+
+    fn checkpoint(&self, _dir: &Path) -> Result<u64, Fatal> {
+        unreachable!("simulated disks have no directories: the replica copies them")
+    }
+
+    fn install(&self, _dir: &Path) -> Result<(), Fatal> {
+        unreachable!("simulated disks have no directories: the replica copies them")
     }
 }

@@ -16,6 +16,7 @@ mod mutation;
 mod network;
 mod replica;
 mod schedule;
+mod shelf;
 mod shrink;
 mod tests;
 mod world;

@@ -14,7 +14,7 @@ pub(crate) enum Mutation {
     ReadWithoutRound,
     /// A read waits for its round, but not until its index is applied.
     ReadBeforeApply,
-    /// The journal is cut up to what is applied, not to what is flushed.
+    /// The journal is cut up to what is applied, though it was not flushed.
     CutTooFar,
     /// Commands reach the journal without the identity of their request.
     ForgetSessions,

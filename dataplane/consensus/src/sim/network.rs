@@ -16,7 +16,7 @@ pub(crate) struct Conditions {
     active: Vec<Fault>,
     /// Percent of messages lost or doubled even when no fault says so.
     background_loss: u64,
-    /// Units of time that a batch takes in a healthy apply thread.
+    /// Units of time that a healthy apply thread takes at most.
     usual_apply: Time,
     network: fastrand::Rng,
     disk: fastrand::Rng,
@@ -59,7 +59,8 @@ impl Conditions {
         self.of(kind).map(|fault| fault.a).max().unwrap_or(0)
     }
 
-    fn hears(&self, from: u64, to: u64) -> bool {
+    /// Whether messages of `from` get to `to` at all.
+    pub(crate) fn hears(&self, from: u64, to: u64) -> bool {
         !self.active.iter().any(|fault| match fault.kind {
             Kind::Partition => (fault.a >> (from - 1)) & 1 != (fault.a >> (to - 1)) & 1,
             Kind::OneWay => (fault.a, fault.b) == (from, to),
@@ -101,7 +102,7 @@ impl Conditions {
         self.disk.u64(1..=slow.unwrap_or(USUAL_DISK))
     }
 
-    /// How long the apply thread of a node takes for a batch.
+    /// How long the apply thread of a node takes for what waits.
     pub(crate) fn apply_time(&mut self, node: u64) -> Time {
         let slow = self
             .of(Kind::SlowApply)

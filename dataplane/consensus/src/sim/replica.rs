@@ -11,10 +11,12 @@ use super::{
     world::{Happening, Inside, World},
 };
 use crate::{
-    Fatal, ProposeError, StateMachine, apply,
+    Bootstrap, Fatal, ProposeError, StateMachine, apply,
     barriers::Barriers,
+    conf::Change,
     log::Log,
     node::{Node, Output, Position},
+    snapshot::{Manifest, SnapshotFile},
     waiting::{Claim, Waiting},
     wire::Wire,
     writer::Job,
@@ -22,6 +24,7 @@ use crate::{
 use forebay_kv::{Batch, Op};
 use forebay_meta::Command;
 use forebay_types::error::chain;
+use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message};
 use std::{collections::VecDeque, fmt, sync::Arc};
 use tokio::sync::oneshot;
@@ -49,7 +52,28 @@ enum Event {
     DiskFull(bool),
     Applied(u64),
     Flushed(u64),
+    /// Id, index, bytes and checksum.
+    Checkpointed(Option<(String, u64, SnapshotFile)>),
+    Fetched(String, bool),
 }
+
+/// Id and rows of the last snapshot that was fetched whole; they are on disk.
+type Fetched = Arc<Mutex<Option<(String, Arc<Batch>)>>>;
+
+/// A snapshot that is being fetched.
+struct Fetching {
+    from: u64,
+    manifest: Manifest,
+    /// Pieces that are still to come.
+    pieces: u64,
+    failed: u64,
+}
+
+/// Attempts in a row after which a fetch is given up.
+const ATTEMPTS: u64 = 10;
+
+/// A checkpoint that nobody fetches from for so long is removed.
+const CHECKPOINT_IDLE: Time = 500;
 
 /// A write of the journal that is under way.
 struct Writing {
@@ -60,15 +84,21 @@ struct Writing {
 type Asked = (oneshot::Receiver<Result<u64, ProposeError>>, Ticket, u64);
 
 /// A committed entry, with whoever waits for it.
-type Work = Vec<(Entry, Option<Ticket>)>;
+enum Work {
+    Entries(Vec<(Entry, Option<Ticket>)>),
+    Install(Manifest),
+}
 
 /// A node's machine: its disks and clock outlive its processes.
 pub(crate) struct Replica {
     id: u64,
     journal: Arc<Disk>,
     store: Arc<Disk>,
+    fetched: Fetched,
     /// Counts processes.
     life: u64,
+    /// It was removed from the group, and has heard of it.
+    removed: bool,
     /// How far the wall clock is off, in seconds.
     clock_offset: i64,
     process: Option<Process>,
@@ -80,7 +110,9 @@ impl Replica {
             id,
             journal: Arc::default(),
             store: Arc::default(),
+            fetched: Fetched::default(),
             life: 0,
+            removed: false,
             clock_offset: 0,
             process: None,
         }
@@ -90,12 +122,35 @@ impl Replica {
         self.process.is_some()
     }
 
+    /// A node that says it was removed from the group stops: that breaks no rule, if it was.
+    fn unless_removed(&mut self, result: Step) -> Step {
+        result.or_else(|violation| {
+            if !violation.what.contains("was removed from the group") {
+                return Err(violation);
+            }
+            self.process = None;
+            self.removed = true;
+            Ok(())
+        })
+    }
+
     /// A new process over what is on the disks.
     pub(crate) fn start(&mut self, world: &mut World) -> Step {
+        if self.removed {
+            return Ok(());
+        }
+        let result = self.try_start(world);
+        self.unless_removed(result)
+    }
+
+    fn try_start(&mut self, world: &mut World) -> Step {
         self.life += 1;
         world.note("starts", self.id, self.store.checksum());
-        let mut process = Process::open(self.id, self.life, &self.journal, &self.store, world)
+        let disks = (&self.journal, &self.store, &self.fetched);
+        let mut process = Process::open(self.id, self.life, disks, world)
             .map_err(|fatal| stopped(self.id, &fatal))?;
+        let checksum = self.store.checksum();
+        world.invariants.state(self.id, process.applied, checksum)?;
         let found = Appended::found(process.node.raft());
         world.invariants.persisted(self.id, &found)?;
         process.execute(world)?;
@@ -108,6 +163,7 @@ impl Replica {
     pub(crate) fn crash(&mut self, percent: u64, world: &mut World) {
         world.note("dies", self.id, percent);
         self.process = None;
+        world.shelf.clear(self.id, |_, _| false);
         self.journal = Arc::new(self.journal.crash(percent));
         self.store = Arc::new(self.store.crash(percent));
     }
@@ -119,7 +175,7 @@ impl Replica {
     /// Flushes and cuts as soon as the driver may.
     pub(crate) fn want_flush(&mut self) {
         if let Some(process) = &mut self.process {
-            process.grown = u64::MAX;
+            process.grown = u64::MAX / 2;
         }
     }
 
@@ -136,7 +192,28 @@ impl Replica {
         }
     }
 
+    /// Whether it has heard that it was removed from the group.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Proposes a change of the membership, if it leads; whether it is made already.
+    pub(crate) fn change(&mut self, change: &Change, world: &mut World) -> bool {
+        let process = self.process.as_mut();
+        let Some(process) = process.filter(|process| process.position.leading) else {
+            return false;
+        };
+        let outcome = process.node.change(change);
+        world.tell(format_args!("{} {change:?}: {outcome:?}", self.id));
+        matches!(outcome, Ok(None))
+    }
+
     pub(crate) fn inside(&mut self, life: u64, what: Inside, world: &mut World) -> Step {
+        let result = self.try_inside(life, what, world);
+        self.unless_removed(result)
+    }
+
+    fn try_inside(&mut self, life: u64, what: Inside, world: &mut World) -> Step {
         if life != self.life {
             return Ok(());
         }
@@ -157,6 +234,11 @@ impl Replica {
             }
             Inside::Apply => process.apply(world),
             Inside::Flush => process.flush(world),
+            Inside::Checkpoint => process.checkpoint(world),
+            Inside::Fetch => {
+                process.fetch(world);
+                Ok(())
+            }
         }
     }
 
@@ -183,13 +265,6 @@ impl Replica {
         let applied = self.process.as_ref().map_or(0, |process| process.applied);
         (applied, self.store.checksum())
     }
-
-    /// If it leads: the last index that is cut off its journal.
-    pub(crate) fn leads_from(&mut self) -> Option<u64> {
-        let process = self.process.as_mut()?;
-        let leading = process.position.leading;
-        leading.then(|| process.node.raft().store().cut_index())
-    }
 }
 
 fn stopped(id: u64, fatal: &Fatal) -> Violation {
@@ -206,6 +281,8 @@ struct Process {
     life: u64,
     journal: Arc<Disk>,
     store: Arc<Disk>,
+    fetched: Fetched,
+    fetching: Option<Fetching>,
     machine: Machine,
     node: Node,
     waiting: Waiting<Ticket>,
@@ -238,20 +315,35 @@ impl Process {
     fn open(
         id: u64,
         life: u64,
-        journal: &Arc<Disk>,
-        store: &Arc<Disk>,
+        (journal, store, fetched): (&Arc<Disk>, &Arc<Disk>, &Fetched),
         world: &mut World,
     ) -> Result<Process, Fatal> {
-        let machine = Machine::open(store)?;
-        let (log, grown) = Log::open(Arc::<Disk>::clone(journal), &world.voters)?;
+        let mut machine = Machine::open(store)?;
+        let bootstrap = if world.founders.contains(&id) {
+            Bootstrap::found(world.founders.iter().copied())
+        } else {
+            Bootstrap::Join
+        };
+        let (log, install) = Log::open(Arc::<Disk>::clone(journal), &bootstrap)?;
+        if let Some(manifest) = install {
+            if machine.applied() < manifest.index {
+                machine = install_fetched(&manifest, fetched, store)?;
+            }
+            journal.put(&Log::installed());
+            fetched.lock().take();
+        }
         let replay_end = log.last();
         let applied = machine.applied();
+        let node = Node::new(id, log, applied, world.bounds)?;
         Ok(Process {
             id,
             life,
             journal: Arc::clone(journal),
             store: Arc::clone(store),
-            node: Node::new(id, log, applied)?,
+            fetched: Arc::clone(fetched),
+            fetching: None,
+            grown: node.journal_bytes(),
+            node,
             machine,
             waiting: Waiting::new(),
             barriers: Barriers::after(world.threads.u64(..) >> 1),
@@ -268,7 +360,6 @@ impl Process {
             work: VecDeque::new(),
             applied,
             parked: Vec::new(),
-            grown,
             flushing: false,
             replay_end,
             flushed: 0,
@@ -304,6 +395,7 @@ impl Process {
         self.ticks += 1;
         self.node.tick();
         self.barriers.expire(self.ticks, self.position.leader);
+        self.forget_idle_checkpoint(world);
         if self.disk_full {
             self.node.step_aside();
         }
@@ -350,7 +442,9 @@ impl Process {
                     .map_err(|fatal| stopped(self.id, &fatal))?;
             }
             Event::Persisted(number) => self.node.persisted(number),
-            Event::Applied(index) => self.node.applied(index),
+            Event::Applied(index) => self.grown += self.node.applied(index),
+            Event::Checkpointed(taken) => self.checkpointed(taken, world),
+            Event::Fetched(id, whole) => self.node.pulled(&id, whole),
             Event::Flushed(index) => {
                 self.flushing = false;
                 self.cut(index, world);
@@ -369,7 +463,7 @@ impl Process {
     }
 
     fn request(&mut self, ticket: Ticket, wish: Wish, now_ns: i64, world: &mut World) -> Step {
-        match (wish, wish.change(now_ns)) {
+        match (wish, wish.change(now_ns, world.padding)) {
             (_, Some(change)) => {
                 let request = ticket.id;
                 let command = Command {
@@ -401,7 +495,7 @@ impl Process {
             return;
         }
         let (tickets, commands): (Vec<_>, Vec<_>) = proposals.into_iter().unzip();
-        let refusal = if self.disk_full {
+        let refusal = if self.disk_full || self.node.is_full() {
             What::Unavailable
         } else {
             match self.node.propose(commands) {
@@ -459,15 +553,10 @@ impl Process {
         let outputs = self.node.outputs();
         for output in outputs.map_err(|fatal| stopped(self.id, &fatal))? {
             match output {
-                Output::Persist {
-                    number,
-                    batch,
-                    bytes,
-                } => {
+                Output::Persist { number, batch } => {
                     world.note("persists", self.id, number);
                     let appended = Appended::new(&entries(&batch), self.node.raft());
                     self.appended.push_back((number, appended));
-                    self.grown = self.grown.saturating_add(bytes);
                     self.jobs.push_back(Job {
                         number: Some(number),
                         batch,
@@ -481,7 +570,7 @@ impl Process {
                     world.send_message(&message, &bytes);
                 }
                 Output::Apply(entries) => {
-                    let mut work = Work::new();
+                    let mut work = Vec::new();
                     let term = self.node.raft().term;
                     for entry in entries {
                         world.invariants.committed(self.id, term, &entry)?;
@@ -495,9 +584,28 @@ impl Process {
                         };
                         work.push((entry, waiter));
                     }
-                    self.work.push_back(work);
-                    if self.work.len() == 1 {
-                        self.apply_later(world);
+                    self.apply_later(Work::Entries(work), world);
+                }
+                Output::Install(manifest) => self.apply_later(Work::Install(manifest), world),
+                Output::Checkpoint => {
+                    let delay = 2 * world.conditions.disk_time(self.id);
+                    self.later(delay, Inside::Checkpoint, world);
+                }
+                Output::Pull(from, manifest) => self.begin_fetch(from, manifest, world),
+                Output::Discard(batch) => {
+                    self.jobs.push_back(Job {
+                        number: None,
+                        batch,
+                    });
+                    self.start_write(world);
+                    self.fetching = None;
+                    self.fetched.lock().take();
+                }
+                Output::Configure(conf) => {
+                    world.note("is configured", self.id, conf.index);
+                    if conf.index > world.conf.index {
+                        world.changes += 1;
+                        world.conf = conf;
                     }
                 }
                 Output::Read { token, index } => self.barriers.answer(token, index),
@@ -506,7 +614,9 @@ impl Process {
         }
         self.barriers.settle(self.position.committed);
         self.hear_barriers(world)?;
-        if self.grown >= world.flush_bytes && !self.flushing && self.applied >= self.replay_end {
+        let due =
+            self.grown >= world.flush_bytes || self.node.is_full() && self.applied > self.flushed;
+        if due && !self.flushing && self.applied >= self.replay_end {
             self.grown = 0;
             self.flushing = true;
             let delay = 2 * world.conditions.disk_time(self.id);
@@ -584,14 +694,33 @@ impl Process {
         Ok(())
     }
 
-    fn apply_later(&mut self, world: &mut World) {
+    fn apply_later(&mut self, work: Work, world: &mut World) {
+        self.work.push_back(work);
+        if self.work.len() > 1 {
+            return;
+        }
         let delay = world.conditions.apply_time(self.id);
         self.later(delay, Inside::Apply, world);
     }
 
-    /// The apply thread applies a batch.
+    /// The apply thread applies all that waits: to be slow is to pause, not to fall behind for ever.
     fn apply(&mut self, world: &mut World) -> Step {
-        for (entry, waiter) in self.work.pop_front().into_iter().flatten() {
+        for work in std::mem::take(&mut self.work) {
+            match work {
+                Work::Entries(entries) => self.apply_all(entries, world)?,
+                Work::Install(manifest) => self.install(&manifest, world)?,
+            }
+        }
+        let applied = self.applied;
+        for (_, ticket, key) in self.parked.extract_if(.., |(index, ..)| *index <= applied) {
+            serve(&self.machine, self.id, ticket, key, world)?;
+        }
+        self.post(Event::Applied(applied), world);
+        Ok(())
+    }
+
+    fn apply_all(&mut self, entries: Vec<(Entry, Option<Ticket>)>, world: &mut World) -> Step {
+        for (entry, waiter) in entries {
             let run = std::slice::from_ref(&entry);
             let outcome = apply::apply(&self.machine, self.applied + 1, run)
                 .map_err(|fatal| stopped(self.id, &fatal))?
@@ -608,39 +737,128 @@ impl Process {
                 tell(ticket, What::Outcome(outcome), world);
             }
         }
-        let applied = self.applied;
-        for (_, ticket, key) in self.parked.extract_if(.., |(index, ..)| *index <= applied) {
-            serve(&self.machine, self.id, ticket, key, world)?;
-        }
-        if !self.work.is_empty() {
-            self.apply_later(world);
-        }
-        self.post(Event::Applied(applied), world);
         Ok(())
     }
 
     /// The flush thread is done with the disk.
     fn flush(&mut self, world: &mut World) -> Step {
         self.store.set_full(world.conditions.disk_full(self.id));
-        let flushed = self.machine.flush();
+        let flushed = if world.mutated(Mutation::CutTooFar) {
+            Ok(self.applied)
+        } else {
+            self.machine.flush()
+        };
         let index = flushed.map_err(|fatal| stopped(self.id, &fatal))?;
         world.note("has flushed", self.id, index);
         self.post(Event::Flushed(index), world);
         Ok(())
     }
 
+    fn checkpoint(&mut self, world: &mut World) -> Step {
+        let index = self.machine.applied();
+        world
+            .invariants
+            .state(self.id, index, self.store.checksum())?;
+        let rows = self.store.copy();
+        let file = SnapshotFile {
+            name: "rows".to_owned(),
+            size: rows.ops.len() as u64,
+            crc: 0,
+        };
+        let id = world.shelf.put(self.id, rows, world.now);
+        world.note("takes a checkpoint", self.id, index);
+        self.post(Event::Checkpointed(Some((id, index, file))), world);
+        Ok(())
+    }
+
+    fn checkpointed(&mut self, taken: Option<(String, u64, SnapshotFile)>, world: &mut World) {
+        let id = taken.as_ref().map(|(id, ..)| id.clone());
+        let taken = taken.map(|(id, index, file)| (id, index, vec![file]));
+        if self.node.checkpointed(taken) {
+            // The former one goes.
+            world
+                .shelf
+                .clear(self.id, |kept, _| Some(kept) == id.as_deref());
+        } else {
+            world
+                .shelf
+                .clear(self.id, |kept, _| Some(kept) != id.as_deref());
+        }
+    }
+
+    fn forget_idle_checkpoint(&mut self, world: &mut World) {
+        if world.shelf.serves(self.id) {
+            let since = world.now.saturating_sub(CHECKPOINT_IDLE);
+            world.shelf.clear(self.id, |_, used| used >= since);
+            if !world.shelf.serves(self.id) {
+                self.node.forget_checkpoint();
+            }
+        }
+    }
+
+    fn begin_fetch(&mut self, from: u64, manifest: Manifest, world: &mut World) {
+        world.note("fetches", self.id, manifest.index);
+        // What is there is of another snapshot, and makes room.
+        self.fetched.lock().take_if(|(id, _)| *id != manifest.id);
+        let idle = self.fetching.is_none();
+        self.fetching = Some(Fetching {
+            from,
+            manifest,
+            pieces: world.threads.u64(1..20),
+            failed: 0,
+        });
+        if idle {
+            self.later(1, Inside::Fetch, world);
+        }
+    }
+
+    /// A piece of a snapshot is here, or could not be had.
+    fn fetch(&mut self, world: &mut World) {
+        let Some(mut fetching) = self.fetching.take() else {
+            return;
+        };
+        let id = &fetching.manifest.id;
+        let there = world.conditions.between_nodes(self.id, fetching.from);
+        let back = world.conditions.between_nodes(fetching.from, self.id);
+        let mut whole = None;
+        if there.is_empty() || back.is_empty() {
+            fetching.failed += 1;
+            whole = (fetching.failed == ATTEMPTS).then_some(false);
+        } else if let Some(copy) = world.shelf.fetch(id, world.now) {
+            fetching.pieces -= 1;
+            if fetching.pieces == 0 {
+                *self.fetched.lock() = Some((id.clone(), copy.rows));
+                whole = Some(true);
+            }
+        } else {
+            whole = Some(false);
+        }
+        if let Some(whole) = whole {
+            let event = Event::Fetched(id.clone(), whole);
+            self.post(event, world);
+        } else {
+            self.fetching = Some(fetching);
+            let delay = world.threads.u64(2..20);
+            self.later(delay, Inside::Fetch, world);
+        }
+    }
+
+    /// The apply thread gives the state machine a snapshot.
+    fn install(&mut self, manifest: &Manifest, world: &mut World) -> Step {
+        self.machine = install_fetched(manifest, &self.fetched, &self.store)
+            .map_err(|fatal| stopped(self.id, &fatal))?;
+        self.applied = manifest.index;
+        world.note("installs", self.id, manifest.index);
+        world
+            .invariants
+            .state(self.id, manifest.index, self.store.checksum())
+    }
+
     /// As the driver does.
     fn cut(&mut self, index: u64, world: &mut World) {
-        let before = std::mem::replace(&mut self.flushed, index);
-        let end = if world.mutated(Mutation::CutTooFar) {
-            self.applied
-        } else if self.node.is_alone() {
-            index
-        } else {
-            before
-        };
-        if let Some(batch) = self.node.cut(end) {
-            world.note("cuts", self.id, end);
+        self.flushed = index;
+        if let Some(batch) = self.node.cut(index) {
+            world.note("cuts", self.id, index);
             self.jobs.push_back(Job {
                 number: None,
                 batch,
@@ -661,6 +879,27 @@ impl Process {
     fn serve(&self, ticket: Ticket, key: u64, world: &mut World) -> Step {
         serve(&self.machine, self.id, ticket, key, world)
     }
+}
+
+/// Gives the state machine the snapshot that was fetched.
+fn install_fetched(
+    manifest: &Manifest,
+    fetched: &Fetched,
+    store: &Arc<Disk>,
+) -> Result<Machine, Fatal> {
+    let fetched = fetched.lock();
+    let rows = fetched.as_ref().filter(|(id, _)| *id == manifest.id);
+    let Some((_, rows)) = rows else {
+        let what = format!("the files of the snapshot {} are not there", manifest.id);
+        return Err(Fatal::new(what));
+    };
+    store.replace(rows);
+    let machine = Machine::open(store)?;
+    if machine.applied() == manifest.index {
+        return Ok(machine);
+    }
+    let (there, index) = (machine.applied(), manifest.index);
+    Err(Fatal::new(format!("a snapshot of {index} holds {there}")))
 }
 
 fn serve(machine: &Machine, id: u64, ticket: Ticket, key: u64, world: &mut World) -> Step {

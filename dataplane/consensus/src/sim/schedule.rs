@@ -53,9 +53,15 @@ pub(crate) enum Kind {
     Flush,
     /// Whoever leads hands over to node `a`; 0: to whomever it likes.
     HandOver,
+    /// Node `a` becomes a learner; tried until it is one.
+    AddLearner,
+    /// Node `a` becomes a voter; tried until it is one.
+    Promote,
+    /// Node `a` leaves the group; tried until it has.
+    Remove,
 }
 
-const KINDS: [(Kind, &str); 18] = [
+const KINDS: [(Kind, &str); 21] = [
     (Kind::Crash, "crash"),
     (Kind::PowerLoss, "power-loss"),
     (Kind::Pause, "pause"),
@@ -74,7 +80,24 @@ const KINDS: [(Kind, &str); 18] = [
     (Kind::ClockBack, "clock-back"),
     (Kind::Flush, "flush"),
     (Kind::HandOver, "hand-over"),
+    (Kind::AddLearner, "add-learner"),
+    (Kind::Promote, "promote"),
+    (Kind::Remove, "remove"),
 ];
+
+impl Kind {
+    /// Whether it is no fault, but a change of the membership.
+    pub(crate) fn is_change(self) -> bool {
+        matches!(self, Kind::AddLearner | Kind::Promote | Kind::Remove)
+    }
+}
+
+/// Nodes of a seed's group at first, mostly 3; and further ones that may join.
+pub(crate) fn size_of(seed: u64) -> (u64, u64) {
+    let founders = [3, 3, 5, 3, 1, 3, 3, 5, 3, 3][(seed % 10) as usize];
+    let spares = [0, 0, 2, 1][(seed / 10 % 4) as usize];
+    (founders, spares)
+}
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +117,37 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a seed for `nodes` nodes: some kinds, each several times.
-    pub(crate) fn of_seed(seed: u64, nodes: u64) -> Schedule {
+    /// The schedule of a seed: some kinds, each several times; and changes of the membership if
+    /// there are nodes to spare.
+    pub(crate) fn of_seed(seed: u64) -> Schedule {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5ced_01e5);
+        let (founders, spares) = size_of(seed);
+        let nodes = founders + spares;
         let mut kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
+        kinds.retain(|kind| !kind.is_change());
         rng.shuffle(&mut kinds);
         kinds.truncate(rng.usize(2..7));
         let mut faults: Vec<_> = (0..rng.usize(4..24))
             .map(|_| Fault::of_kind(kinds[rng.usize(..kinds.len())], nodes, &mut rng))
             .collect();
+        for spare in founders + 1..=nodes {
+            let at = rng.u64(CALM_UNTIL..HEALED_AT - 2000);
+            let changes = [
+                (Kind::AddLearner, at, spare),
+                (Kind::Promote, at + rng.u64(50..600), spare),
+                (Kind::Remove, at + rng.u64(..1500), rng.u64(1..=founders)),
+            ];
+            // The last one sometimes only.
+            for (kind, at, a) in changes.into_iter().take(rng.usize(2..4)) {
+                faults.push(Fault {
+                    kind,
+                    at,
+                    lasts: HEALED_AT - at,
+                    a,
+                    b: 0,
+                });
+            }
+        }
         faults.sort_by_key(|fault| fault.at);
         Schedule { faults }
     }
@@ -122,9 +167,14 @@ impl Fault {
         let percent = [0, 50, 100][rng.usize(..3)];
         let (a, b) = match kind {
             Kind::Crash | Kind::PowerLoss => (node, percent),
-            Kind::Pause | Kind::Isolate | Kind::FullDisk | Kind::StoppedClock | Kind::Flush => {
-                (node, 0)
-            }
+            Kind::Pause
+            | Kind::Isolate
+            | Kind::FullDisk
+            | Kind::StoppedClock
+            | Kind::Flush
+            | Kind::AddLearner
+            | Kind::Promote
+            | Kind::Remove => (node, 0),
             Kind::HandOver => (rng.u64(0..=nodes), 0),
             Kind::Partition => (rng.u64(1..1 << nodes), 0),
             Kind::OneWay => (node, other),
@@ -211,7 +261,7 @@ mod tests {
     #[test]
     fn schedules_read_back() {
         for seed in 0..200 {
-            let schedule = Schedule::of_seed(seed, 1 + seed % 5);
+            let schedule = Schedule::of_seed(seed);
             assert_eq!(schedule.to_string().parse(), Ok(schedule));
         }
         assert!("1+1:nothing:1:1".parse::<Schedule>().is_err());

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn only_the_faults_that_matter_are_left() {
-        let schedule = Schedule::of_seed(7, 3);
+        let schedule = Schedule::of_seed(7);
         let needed = [schedule.faults[1], schedule.faults[3]];
         let small = shrink(schedule, |schedule| {
             needed.iter().all(|fault| schedule.faults.contains(fault))

@@ -2,9 +2,9 @@
 
 use super::{
     campaign::{campaign, explain, run, setting},
-    cluster::{self, nodes_of},
+    cluster,
     mutation::Mutation,
-    schedule::Schedule,
+    schedule::{Schedule, size_of},
     world::Setting,
 };
 use std::{
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Seeds of every `cargo test`.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 400;
 
 /// Seeds within which a mutation must be found out.
 const FOUND_WITHIN: u64 = 300;
@@ -64,7 +64,7 @@ fn a_failing_seed_is_explained_by_a_schedule_that_fails_again() {
     let report = explain(seed, mutation, &run(seed, mutation));
     let (_, schedule) = report.split_once("SCHEDULE='").unwrap();
     let schedule: Schedule = schedule.trim_end_matches('\'').parse().unwrap();
-    assert!(schedule.faults.len() < Schedule::of_seed(seed, nodes_of(seed)).faults.len());
+    assert!(schedule.faults.len() < Schedule::of_seed(seed).faults.len());
     let again = cluster::run(setting(seed, mutation), &schedule);
     assert_eq!(again.result.unwrap_err().rule, rule);
 }
@@ -82,11 +82,11 @@ fn simulate() {
     if let Some(seed) = number("SEED") {
         let schedule = match env::var("SCHEDULE") {
             Ok(text) => text.parse().unwrap(),
-            Err(_) => Schedule::of_seed(seed, nodes_of(seed)),
+            Err(_) => Schedule::of_seed(seed),
         };
         println!(
-            "seed {seed}, {} nodes, schedule: {schedule}",
-            nodes_of(seed)
+            "seed {seed}, founders and spares {:?}, schedule: {schedule}",
+            size_of(seed)
         );
         let setting = Setting {
             verbose: true,

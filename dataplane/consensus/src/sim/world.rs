@@ -9,7 +9,9 @@ use super::{
     mutation::Mutation,
     network::Conditions,
     schedule::Fault,
+    shelf::Shelf,
 };
+use crate::{Bootstrap, conf::Conf, node::Bounds};
 use raft::eraftpb::Message;
 use std::{cmp::Reverse, collections::BinaryHeap, fmt};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -46,6 +48,8 @@ pub(crate) enum Happening {
     /// A fault begins, or is over.
     Begin(Fault),
     End(Fault),
+    /// Somebody tries to make a change of the membership.
+    Change(Fault),
     /// From here on all is well.
     Heal,
 }
@@ -65,6 +69,10 @@ pub(crate) enum Inside {
     Apply,
     /// The state's disk is done with a flush.
     Flush,
+    /// A checkpoint of the state is there.
+    Checkpoint,
+    /// A piece of a snapshot arrives, or does not.
+    Fetch,
 }
 
 struct Scheduled {
@@ -115,13 +123,25 @@ pub(crate) struct World {
     pub(crate) threads: fastrand::Rng,
     /// Hash of everything that happened.
     pub(crate) trace: u64,
-    pub(crate) voters: Vec<u64>,
-    /// A journal is cut when it has grown by so many bytes.
+    /// The checkpoints that nodes serve.
+    pub(crate) shelf: Shelf,
+    /// The newest configuration of the group that any node has reported.
+    pub(crate) conf: Conf,
+    /// How often it changed.
+    pub(crate) changes: u64,
+    pub(crate) founders: Vec<u64>,
+    /// The state is flushed when entries of so many bytes were applied.
     pub(crate) flush_bytes: u64,
+    pub(crate) bounds: Bounds,
+    /// Most bytes by which commands are longer than they need be.
+    pub(crate) padding: u64,
 }
 
 impl World {
-    pub(crate) fn new(setting: Setting, voters: Vec<u64>, rng: &mut fastrand::Rng) -> World {
+    pub(crate) fn new(setting: Setting, founders: Vec<u64>, rng: &mut fastrand::Rng) -> World {
+        // The journal is cut in steps of 64 KiB: some runs must write much more.
+        let padding = [0, 0, 4 << 10, 16 << 10][rng.usize(..4)];
+        let flush_bytes = [2 << 10, 50 << 10, 200 << 10][rng.usize(..3)];
         World {
             setting,
             now: 0,
@@ -132,8 +152,16 @@ impl World {
             history: History::default(),
             threads: rng.fork(),
             trace: setting.seed,
-            voters,
-            flush_bytes: [2 << 10, 6 << 10, 20 << 10, u64::MAX][rng.usize(..4)],
+            shelf: Shelf::default(),
+            conf: Conf::begin(&Bootstrap::found(founders.iter().copied())),
+            changes: 0,
+            founders,
+            flush_bytes,
+            bounds: Bounds {
+                tail_bytes: [0, 100 << 10][rng.usize(..2)],
+                max_bytes: 1 << 20,
+            },
+            padding,
         }
     }
 
