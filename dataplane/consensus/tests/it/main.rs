@@ -14,3 +14,4 @@ mod machine;
 mod membership;
 mod network;
 mod snapshot;
+mod table;

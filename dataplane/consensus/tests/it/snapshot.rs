@@ -85,10 +85,14 @@ async fn two_followers_share_one_checkpoint() {
         group.crash(*id).await;
     }
     fill(&group, 0..1000).await;
+    let leader = group.leader().await;
+    until("the journal is cut", || {
+        group.kvs[&leader].entries()[0] > 100
+    })
+    .await;
     for id in &away {
         group.start_node(*id);
     }
-    let leader = group.leader().await;
     for id in away {
         assert_same(&group, id, leader).await;
     }
