@@ -11,12 +11,15 @@ use std::{
     time::Duration,
 };
 
-fn address(id: u64) -> bytes::Bytes {
+pub(crate) fn address(id: u64) -> bytes::Bytes {
     format!("master-{id}:7000").into()
 }
 
 /// Makes a change at whoever leads, until it is made.
-async fn change(group: &Group, what: impl AsyncFn(&Raft<u64>) -> Result<(), ChangeError>) {
+pub(crate) async fn change(
+    group: &Group,
+    what: impl AsyncFn(&Raft<u64>) -> Result<(), ChangeError>,
+) {
     let attempt = async {
         loop {
             let leader = group.leader().await;

@@ -90,6 +90,7 @@ async fn two_followers_share_one_checkpoint() {
         group.kvs[&leader].entries()[0] > 100
     })
     .await;
+    let term = group.nodes[&leader].status().term;
     for id in &away {
         group.start_node(*id);
     }
@@ -97,7 +98,9 @@ async fn two_followers_share_one_checkpoint() {
         assert_same(&group, id, leader).await;
     }
     let checkpoints: u64 = group.machines.values().map(|m| *m.checkpoints.lock()).sum();
-    assert_eq!(checkpoints, 1);
+    // Another leader, where messages are lost, takes its own.
+    let reigns = group.nodes[&leader].status().term - term + 1;
+    assert!((1..=reigns).contains(&checkpoints), "{checkpoints}");
     group.stop().await;
 }
 
