@@ -158,7 +158,12 @@ mod tests {
     #[test]
     fn paths_and_options_find_their_mounts() {
         let mounts = parse(
-            &["s3://a/p=q@r", "models//llama/=s3://b", "/data=/srv", "/tmp=scratch:"],
+            &[
+                "s3://a/p=q@r",
+                "models//llama/=s3://b",
+                "/data=/srv",
+                "/tmp=scratch:",
+            ],
             &[
                 "/models/llama:region=eu",
                 "region=us",

@@ -219,13 +219,7 @@ struct Request<'a> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if self
-            .shared
-            .state
-            .lock()
-            .sequence
-            .end(self.id.sequence)
-        {
+        if self.shared.state.lock().sequence.end(self.id.sequence) {
             self.shared.ended.notify_waiters();
         }
     }

@@ -27,10 +27,7 @@ pub(crate) async fn open(master: &Master, session: u64) -> Result<Streaming<v1::
 }
 
 /// Follows the stream for ever, opening it again whenever it breaks.
-pub(crate) async fn run(
-    inner: Arc<Inner>,
-    mut stream: Streaming<v1::Invalidation>,
-) {
+pub(crate) async fn run(inner: Arc<Inner>, mut stream: Streaming<v1::Invalidation>) {
     loop {
         let why = follow(&inner, &mut stream).await;
         tracing::warn!(master = %inner.master.address(), why, "lost the master; metadata is not cached until it is back");

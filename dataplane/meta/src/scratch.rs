@@ -14,12 +14,7 @@ use forebay_types::{Code, FileKind, Fingerprint, Ino, Name};
 use std::sync::Arc;
 
 /// Makes an empty file.
-pub(crate) fn create(
-    txn: &mut Txn,
-    dir: Ino,
-    name: &Name,
-    access: Access,
-) -> Result<Reply, Fault> {
+pub(crate) fn create(txn: &mut Txn, dir: Ino, name: &Name, access: Access) -> Result<Reply, Fault> {
     let owner = vacant(txn, dir, name)?;
     let content = Fingerprint::default();
     let row = InodeRow::file(place(dir, name), txn.now_ns(), owner.mount, &content);
@@ -27,12 +22,7 @@ pub(crate) fn create(
 }
 
 /// Makes an empty directory.
-pub(crate) fn mkdir(
-    txn: &mut Txn,
-    dir: Ino,
-    name: &Name,
-    access: Access,
-) -> Result<Reply, Fault> {
+pub(crate) fn mkdir(txn: &mut Txn, dir: Ino, name: &Name, access: Access) -> Result<Reply, Fault> {
     let owner = vacant(txn, dir, name)?;
     let row = InodeRow::directory(Some(place(dir, name)), txn.now_ns(), Some(owner));
     hang(txn, dir, name, FileKind::Directory, row, access)

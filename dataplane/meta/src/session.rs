@@ -87,7 +87,10 @@ impl Sessions {
             };
             let mut session = Session::new(schema::decode(&bytes, "session")?);
             // Below the floor there are only the tombstones of what was forgotten.
-            let (start, end) = (schema::outcome(id, session.row.floor), schema::outcomes(id).end);
+            let (start, end) = (
+                schema::outcome(id, session.row.floor),
+                schema::outcomes(id).end,
+            );
             for pair in kv.scan(start.as_slice()..end.as_slice()) {
                 let sequence = schema::sequence_of(&pair?.0)?;
                 session.kept.insert(sequence, None);
@@ -203,9 +206,7 @@ pub(crate) fn record(txn: &mut Txn, request: &RequestId, outcome: &Outcome) -> R
     let session = txn.sessions.used(session, now_ns);
     session.row.floor = session.row.floor.max(acknowledged.min(sequence));
     session.trim();
-    session
-        .kept
-        .insert(sequence, Some(schema::encode(outcome)));
+    session.kept.insert(sequence, Some(schema::encode(outcome)));
     session.added.push(sequence);
     Ok(())
 }

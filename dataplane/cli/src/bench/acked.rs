@@ -40,7 +40,8 @@ impl Acked {
     fn write(&self, lines: impl Fn() -> String) -> Result<(), Failure> {
         if let Some(mut file) = self.0.as_ref() {
             let written = file.write_all(lines().as_bytes());
-            written.map_err(|error| Failure::run(format!("cannot record what is done: {error}")))?;
+            written
+                .map_err(|error| Failure::run(format!("cannot record what is done: {error}")))?;
         }
         Ok(())
     }
@@ -61,7 +62,10 @@ mod tests {
         acked.gone("/s", &name("b")).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "+/s/a\n-/s/a\n+/s/b\n-/s/b\n");
-        assert!(Acked::create(Some(&path)).is_err(), "nothing is overwritten");
+        assert!(
+            Acked::create(Some(&path)).is_err(),
+            "nothing is overwritten"
+        );
         Acked(None).there("/s", &name("a")).unwrap();
     }
 }

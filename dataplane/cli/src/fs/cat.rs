@@ -25,8 +25,8 @@ pub(crate) async fn run(target: &Target) -> Result<(), Failure> {
             async move { calls.open_file(OpenFileRequest { ino: it.ino }).await }
         })
         .await?;
-    let file = FileRef::try_from(file)
-        .map_err(|status| Failure::run(status.message().to_owned()))?;
+    let file =
+        FileRef::try_from(file).map_err(|status| Failure::run(status.message().to_owned()))?;
     let reader = RemoteReader::new(target.master.address(), BUDGET);
     let mut out = std::io::stdout().lock();
     let mut offset = 0;

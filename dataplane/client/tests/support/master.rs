@@ -307,10 +307,7 @@ impl Metadata for FakeMaster {
 
     type CallsStream = Answers<v1::AnswerBatch>;
 
-    async fn calls(
-        &self,
-        request: Request<Streaming<v1::CallBatch>>,
-    ) -> Answer<Self::CallsStream> {
+    async fn calls(&self, request: Request<Streaming<v1::CallBatch>>) -> Answer<Self::CallsStream> {
         let (told, answers) = mpsc::unbounded_channel();
         let (master, mut calls) = (self.clone(), request.into_inner());
         tokio::spawn(async move {

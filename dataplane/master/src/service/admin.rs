@@ -141,10 +141,7 @@ impl Admin for AdminService {
         let problems = rows
             .into_iter()
             .map(|(mount, problem)| Problem {
-                mount: self
-                    .mounts
-                    .path(mount)
-                    .unwrap_or_default(),
+                mount: self.mounts.path(mount).unwrap_or_default(),
                 key: problem.key,
                 reason: explain(problem.reason).to_owned(),
             })

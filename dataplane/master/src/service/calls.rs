@@ -99,7 +99,9 @@ impl Calls {
             let mut barrier = async move { namespace.barrier().await }.boxed();
             match (&mut barrier).now_or_never() {
                 Some(passed) => self.answer(passed, questions, answers),
-                None => self.early.push(barrier.map(|passed| (passed, questions)).boxed()),
+                None => self
+                    .early
+                    .push(barrier.map(|passed| (passed, questions)).boxed()),
             }
         }
         if !changes.is_empty() {
@@ -137,8 +139,7 @@ impl Calls {
                 Err(error) => answers.push(told(id, Err(error))),
                 Ok(None) => {
                     let namespace = self.namespace.clone();
-                    let mut answer =
-                        async move { told(id, later(&namespace, what).await) }.boxed();
+                    let mut answer = async move { told(id, later(&namespace, what).await) }.boxed();
                     match (&mut answer).now_or_never() {
                         Some(answer) => answers.push(answer),
                         None => self.slow.push(answer),

@@ -70,9 +70,7 @@ async fn rates() {
     for i in 0..1_000 {
         let name = format!("f{i}").into_bytes().into();
         let request = v1::LookupRequest { parent: dir, name };
-        assert!(
-            client.lookup(request).await.unwrap().attr.is_some()
-        );
+        assert!(client.lookup(request).await.unwrap().attr.is_some());
     }
     println!("lookup: {:.1} us", begun.elapsed().as_secs_f64() * 1e3);
     let begun = Instant::now();

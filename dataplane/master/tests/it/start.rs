@@ -123,15 +123,7 @@ async fn a_tcp_master_tells_its_real_port() {
         parent: 1,
         name: "a".into(),
     };
-    assert!(
-        client
-            .calls()
-            .lookup(request)
-            .await
-            .unwrap()
-            .attr
-            .is_some()
-    );
+    assert!(client.calls().lookup(request).await.unwrap().attr.is_some());
     shutdown.finish().await;
     master.close().await;
 }

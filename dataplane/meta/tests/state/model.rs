@@ -343,7 +343,11 @@ impl Model {
 
     fn chmod(&mut self, path: &[String], mode: u16) -> Result<(), Code> {
         let is_dir = self.at(path).expect("it has a number").is_dir();
-        let dir = if is_dir { path } else { &path[..path.len() - 1] };
+        let dir = if is_dir {
+            path
+        } else {
+            &path[..path.len() - 1]
+        };
         self.writable(dir)?;
         self.at(path).expect("it has a number").mode = Some(mode);
         Ok(())
@@ -725,7 +729,9 @@ fn compare(
             pinned,
             "pin of {path}"
         );
-        let mode = child.mode.unwrap_or(if child.is_dir() { 0o755 } else { 0o644 });
+        let mode = child
+            .mode
+            .unwrap_or(if child.is_dir() { 0o755 } else { 0o644 });
         assert_eq!(attr.mode, mode, "mode of {path}");
         match &child.body {
             Body::File(_, content) if content.is_empty() => {

@@ -12,9 +12,7 @@ fn mounts_are_made_once_changed_in_place_and_never_stolen() {
     let mut changed = spec("/m", "mem://a");
     changed.options.insert("region".into(), "north".into());
     assert_eq!(
-        world
-            .apply(mount_of(changed.clone()))
-            .reply,
+        world.apply(mount_of(changed.clone())).reply,
         Reply::Mount(id)
     );
     let row = world.meta.mount(id).unwrap();
@@ -26,9 +24,7 @@ fn mounts_are_made_once_changed_in_place_and_never_stolen() {
     assert_eq!(world.apply(asked).reply, Reply::Mount(id));
     assert!(!world.meta.mount(id).unwrap().configured);
     assert_eq!(world.meta.mounts().len(), 1);
-    let reply = world
-        .apply(mount_of(spec("/m", "mem://b")))
-        .reply;
+    let reply = world.apply(mount_of(spec("/m", "mem://b"))).reply;
     assert!(matches!(
         reply,
         Reply::Refused {
@@ -36,9 +32,7 @@ fn mounts_are_made_once_changed_in_place_and_never_stolen() {
             ..
         }
     ));
-    let reply = world
-        .apply(mount_of(spec("m//x", "mem://b")))
-        .reply;
+    let reply = world.apply(mount_of(spec("m//x", "mem://b"))).reply;
     assert!(matches!(
         reply,
         Reply::Refused {

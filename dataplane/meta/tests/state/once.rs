@@ -138,10 +138,7 @@ fn unused_sessions_expire_and_their_requests_are_refused() {
     };
     assert_eq!(world.apply(expire.clone()).reply, Reply::Reaped(2));
     assert_eq!(world.apply(expire).reply, Reply::Reaped(0));
-    assert_eq!(
-        code(&send(&mut world, old, 1, 0, mount("/m"))),
-        Code::Stale
-    );
+    assert_eq!(code(&send(&mut world, old, 1, 0, mount("/m"))), Code::Stale);
     assert!(matches!(
         send(&mut world, new, 1, 0, mount("/m")).reply,
         Reply::Mount(_)

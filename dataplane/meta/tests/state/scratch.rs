@@ -68,10 +68,7 @@ fn what_is_made_is_there_with_its_attributes_and_watchers_are_told() {
     assert_eq!(outcome.invalidated.inodes, [s]);
     let attr = made(outcome);
     assert_eq!(world.find("/s/f"), Some(attr));
-    assert_eq!(
-        (attr.mode, attr.uid, attr.gid, attr.size),
-        (0o640, 7, 8, 0)
-    );
+    assert_eq!((attr.mode, attr.uid, attr.gid, attr.size), (0o640, 7, 8, 0));
     assert_eq!(attr.mtime_ns, second(world.index));
     assert_eq!(world.find("/s").unwrap().mtime_ns, attr.mtime_ns);
     let set = SetAttr {
@@ -80,7 +77,10 @@ fn what_is_made_is_there_with_its_attributes_and_watchers_are_told() {
         ..SetAttr::default()
     };
     let set = made(world.apply(Change::SetAttr { ino: attr.ino, set }));
-    assert_eq!((set.mode, set.uid, set.gid, set.mtime_ns), (0o640, 9, 8, 77));
+    assert_eq!(
+        (set.mode, set.uid, set.gid, set.mtime_ns),
+        (0o640, 9, 8, 77)
+    );
     assert_eq!(world.find("/s/f"), Some(set));
 }
 
@@ -201,7 +201,8 @@ fn requests(world: &World, session: SessionId) -> Vec<Command> {
         change,
     };
     let once = changes.into_iter().enumerate().map(command);
-    once.flat_map(|command| [command.clone(), command]).collect()
+    once.flat_map(|command| [command.clone(), command])
+        .collect()
 }
 
 #[test]

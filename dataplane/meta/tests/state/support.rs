@@ -44,10 +44,7 @@ impl World {
     }
 
     pub(crate) fn mount(&mut self, path: &str, uri: &str) -> MountId {
-        match self
-            .apply(mount_of(spec(path, uri)))
-            .reply
-        {
+        match self.apply(mount_of(spec(path, uri))).reply {
             Reply::Mount(id) => id,
             other => panic!("mount {path}: {other:?}"),
         }
