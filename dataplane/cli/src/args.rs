@@ -136,15 +136,13 @@ pub(crate) enum BenchCommand {
 
 #[derive(Args)]
 pub(crate) struct MetaBenchArgs {
-    /// Operations, measured one after the other: create, mkdir, lookup, getattr, rename, remove, list
-    /// (a whole directory), rename-dir (one with everything below, there and back), mix (of 100: 50 lookups, 30
-    /// getattrs, 10 creates, 5 renames, 5 removes). What an operation needs is made before it, unmeasured
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "create,lookup,getattr,rename,remove"
-    )]
-    pub(crate) operations: Vec<Operation>,
+    /// Operations, measured one after the other, each with a count of its own if wanted: create, mkdir,
+    /// lookup, getattr, rename, remove; mix (of 100: 50 lookups, 30 getattrs, 10 creates, 5 renames, 5
+    /// removes); list (a whole directory) and rename-dir (a directory with everything below, there and
+    /// back), one at a time in each directory. What an operation needs is made before it, unmeasured
+    #[arg(long, value_name = "OPERATION[:COUNT]", value_delimiter = ',', value_parser = planned,
+        default_value = "create,lookup,getattr,rename,remove")]
+    pub(crate) operations: Vec<Planned>,
     /// Operations in flight, each of a task of its own; all share one connection
     #[arg(long, visible_alias = "threads", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) in_flight: u16,
@@ -172,6 +170,25 @@ pub(crate) struct MetaBenchArgs {
     /// be there; a path of which an operation failed is not certain. Implies --keep
     #[arg(long, value_name = "FILE")]
     pub(crate) acked: Option<PathBuf>,
+}
+
+/// An operation, and how many of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) operation: Operation,
+    pub(crate) count: Option<u64>,
+}
+
+fn planned(text: &str) -> Result<Planned, String> {
+    let (name, count) = match text.split_once(':') {
+        Some((name, count)) => (name, Some(count)),
+        None => (text, None),
+    };
+    let number = |text: &str| text.parse().map_err(|_| format!("bad count '{text}'"));
+    Ok(Planned {
+        operation: <Operation as clap::ValueEnum>::from_str(name, false)?,
+        count: count.map(number).transpose()?,
+    })
 }
 
 /// What 'bench meta' can do.

@@ -172,6 +172,12 @@ impl InodeRow {
         }
     }
 
+    /// Whether a name of a directory leads here.
+    pub(crate) fn is_at(&self, dir: Ino, name: &Name) -> bool {
+        let place = self.place.as_ref();
+        place.is_some_and(|place| !place.gone && place.parent == dir && place.name == *name)
+    }
+
     /// The row with another directory part; a file stays as it is.
     pub(crate) fn with_directory(&self, change: impl FnOnce(&mut Directory)) -> InodeRow {
         let mut row = self.clone();

@@ -33,6 +33,7 @@ mod counters;
 mod edge;
 mod entries;
 mod etag;
+mod hint;
 mod inode;
 mod mount;
 mod orphan;
@@ -54,6 +55,7 @@ pub use outcome::{Invalidated, Outcome, Reply};
 pub use view::{DirState, Mount};
 
 use counters::Counters;
+use hint::Hints;
 use inode::{InodeCache, InodeRow};
 use mount::Mounts;
 use session::Sessions;
@@ -86,6 +88,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Meta {
     kv: Arc<dyn Kv>,
     cache: InodeCache,
+    hints: Hints,
     /// Held by whoever applies.
     state: Mutex<Held>,
     // Copies for views, set after each commit.
@@ -104,7 +107,7 @@ struct Held {
 
 impl Meta {
     /// Opens the state in `kv`, making an empty root in an empty store. `cache_bytes` bounds the
-    /// inode cache.
+    /// memory of inodes and names.
     pub fn open(kv: Arc<dyn Kv>, cache_bytes: u64) -> Result<Meta> {
         match kv.get(&schema::format_stamp())? {
             None => make_root(&*kv)?,
@@ -118,7 +121,8 @@ impl Meta {
                 }
             }
         }
-        let cache = InodeCache::new(cache_bytes);
+        let cache = InodeCache::new(cache_bytes / 3 * 2);
+        let hints = Hints::new(cache_bytes / 3);
         let counters = Counters::load(&*kv)?;
         let problems = problem::load_totals(&*kv)?;
         let state = State {
@@ -134,6 +138,7 @@ impl Meta {
         let meta = Meta {
             kv,
             cache,
+            hints,
             mounts: RwLock::default(),
             state: Mutex::new(Held {
                 state: state.clone(),

@@ -80,12 +80,22 @@ impl Meta {
 
     /// A name in a directory.
     pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attr>> {
-        match edge::get(&*self.kv, self.inner(parent), name)? {
+        let dir = self.inner(parent);
+        if let Some(ino) = self.hints.get(dir, name)
+            && let Some(row) = self.row(ino)?
+            && row.is_at(dir, name)
+        {
+            return Ok(Some(row.attr(ino)));
+        }
+        match edge::get(&*self.kv, dir, name)? {
             None if parent != Ino::ROOT => return Ok(None),
             // Another directory may just have taken the place of the root.
             None => {}
             Some(edge) => {
                 if let Some(row) = self.row(edge.ino)? {
+                    if let Some(place) = row.place.as_ref().filter(|_| row.is_at(dir, name)) {
+                        self.hints.put(dir, place.name.clone(), edge.ino);
+                    }
                     return Ok(Some(row.attr(edge.ino)));
                 }
                 // The name was changed, and what it led to reaped, between the two reads.

@@ -2,7 +2,7 @@
 
 use super::{
     acked::Acked,
-    phase::{Budget, Tally},
+    phase::{Budget, Tally, record},
 };
 use crate::{args::Operation, failure::Failure};
 use forebay_client::{Access, Error, Master, Session, call::error_of};
@@ -85,21 +85,23 @@ impl Caller {
         budget: &Budget,
     ) -> Result<Tally, Failure> {
         let mut tally = Tally::new();
-        // A directory can be renamed by one caller at a time only.
-        let idle = operation == Operation::RenameDir && self.number >= self.bench.directories;
-        while !idle && budget.take(Instant::now()) {
+        // One at a time in each directory.
+        let whole = matches!(operation, Operation::List | Operation::RenameDir);
+        let idle = whole && self.number >= self.bench.directories;
+        while !idle
+            && !(self.files.is_empty() && needs_file(operation))
+            && budget.take(Instant::now())
+        {
             let operation = match operation {
+                Operation::Mix if self.files.is_empty() => Operation::Create,
                 Operation::Mix => self.mixed(),
                 one => one,
             };
-            if self.files.is_empty() && needs_file(operation) {
-                break;
-            }
             let begun = Instant::now();
             match self.perform(operation, begun, &mut tally).await? {
                 Ok(()) => {
                     let ns = begun.elapsed().as_nanos() as u64;
-                    tally.latency.saturating_record(ns);
+                    record(&mut tally.latency, ns);
                 }
                 Err(error) => tally.failed(&error),
             }
@@ -235,7 +237,7 @@ impl Caller {
             tally.entries += batch.entries.len() as u64;
         }
         let ns = first.map_or(0, |first| first.as_nanos() as u64);
-        tally.first.saturating_record(ns);
+        record(&mut tally.first, ns);
         Ok(())
     }
 

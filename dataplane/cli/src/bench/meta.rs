@@ -6,7 +6,7 @@ use super::{
     phase::{Budget, Phase, Tally, duration, print},
 };
 use crate::{
-    args::{ClusterArgs, MetaBenchArgs, Operation},
+    args::{ClusterArgs, MetaBenchArgs, Operation, Planned},
     failure::Failure,
     mount_arg,
     signal::StopSignals,
@@ -88,12 +88,13 @@ async fn measure(
     };
     let mut callers: Vec<Caller> = (0..args.in_flight).map(caller).collect();
     let mut phases = Vec::new();
-    for operation in &args.operations {
+    for Planned { operation, count } in &args.operations {
         let files: usize = callers.iter().map(Caller::files).sum();
+        let count = count.or(args.count);
         let wanted = match operation {
-            Operation::Remove => args.count.unwrap_or(COUNT),
-            Operation::Mix => args.count.unwrap_or(COUNT).min(COUNT),
-            one if needs_file(*one) && files == 0 => args.count.unwrap_or(COUNT).min(COUNT),
+            Operation::Remove => count.unwrap_or(COUNT),
+            Operation::Mix => count.unwrap_or(COUNT).min(COUNT),
+            one if needs_file(*one) && files == 0 => count.unwrap_or(COUNT).min(COUNT),
             _ => 0,
         };
         if let Some(lacking) = wanted.checked_sub(files as u64).filter(|n| *n > 0) {
@@ -101,8 +102,8 @@ async fn measure(
             all(&mut callers, Operation::Create, &budget, stop).await?;
         }
         let count = match limit {
-            Some(_) => args.count.unwrap_or(u64::MAX),
-            None => args.count.unwrap_or(COUNT),
+            Some(_) => count.unwrap_or(u64::MAX),
+            None => count.unwrap_or(COUNT),
         };
         let budget = Arc::new(Budget::new(count, limit));
         let begun = Instant::now();

@@ -48,6 +48,13 @@ impl Budget {
     }
 }
 
+/// Adds a latency.
+pub(crate) fn record(latency: &mut Histogram<u64>, ns: u64) {
+    latency
+        .record(ns)
+        .expect("a histogram that grows takes all");
+}
+
 /// What one caller, or all together, found.
 pub(crate) struct Tally {
     /// Nanoseconds of each operation that succeeded.
@@ -226,6 +233,18 @@ mod tests {
         assert!(timed.take(now) && !timed.take(now + Duration::from_mins(1)));
         timed.stop();
         assert!(!timed.take(now));
+    }
+
+    #[test]
+    fn latencies_of_callers_add_up() {
+        let mut total = Tally::new();
+        for ns in [5, 1_000_000_000] {
+            let mut one = Tally::new();
+            record(&mut one.latency, ns);
+            total.add(&one);
+        }
+        assert_eq!(total.latency.len(), 2);
+        assert!(total.latency.max() >= 1_000_000_000);
     }
 
     #[test]

@@ -57,7 +57,11 @@ pub(crate) fn opener(stores: &Stores) -> OpenUnderStore {
         .iter()
         .map(|(path, _, store)| ((*path).to_owned(), store.clone()))
         .collect();
-    Arc::new(move |spec: &MountSpec| Ok(by_path[&spec.path].clone()))
+    // Others are opened as they say.
+    Arc::new(move |spec: &MountSpec| match by_path.get(&spec.path) {
+        Some(store) => Ok(store.clone()),
+        None => forebay_ufs::config::open(&spec.uri, &spec.options),
+    })
 }
 
 impl Cluster {
@@ -80,6 +84,11 @@ impl Cluster {
             channel,
             dir,
         }
+    }
+
+    /// Where it serves.
+    pub(crate) fn address(&self) -> Address {
+        self.master.address().clone()
     }
 
     /// Stops the master; its directory can serve the next one.

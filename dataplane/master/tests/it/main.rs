@@ -6,6 +6,7 @@ mod fixture;
 mod jobs;
 mod lookup;
 mod scale;
+mod scratch;
 mod start;
 mod stores;
 mod worker;
