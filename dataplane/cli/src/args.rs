@@ -29,8 +29,44 @@ pub(crate) enum Command {
     Fs(FsArgs),
     /// Capacity and use of each tier, hit ratio, where bytes came from
     Report(ReportArgs),
+    /// The masters: who leads, who belongs to them
+    Quorum(QuorumArgs),
     /// Measure a running cluster
     Bench(BenchArgs),
+}
+
+/// What is done with the masters.
+#[derive(Args)]
+pub(crate) struct QuorumArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: QuorumCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum QuorumCommand {
+    /// Who leads, who follows, and how far behind
+    Status,
+    /// Take in the master that serves at ADDRESS, started with 'join' in its configuration; waits until it
+    /// counts. A master that finds its directory empty asks for this by itself
+    Add {
+        /// host:port or unix:/path
+        #[arg(value_name = "ADDRESS")]
+        address: forebay_types::Address,
+    },
+    /// Let a master go for good; one that leads hands over first
+    Remove {
+        /// Its number
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+    /// Hand the lead to a master
+    Transfer {
+        /// Its number
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
 }
 
 #[derive(Args)]

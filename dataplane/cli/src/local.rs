@@ -78,6 +78,7 @@ pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
         listen: Address::Unix(sockets.dir.join("master.sock")),
         id: 1,
         peers: Vec::new(),
+        join: Vec::new(),
         http: None,
         mounts: plan.mounts.clone(),
         memory: ByteSize(plan.memory / 4),

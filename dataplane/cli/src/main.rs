@@ -15,6 +15,7 @@ mod mount_arg;
 mod output;
 mod playground;
 mod process;
+mod quorum;
 mod report;
 mod signal;
 mod tier_arg;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Playground(args) => playground::run(args).await,
             Command::Fs(args) => fs::run(args).await,
             Command::Report(args) => report::run(args).await,
+            Command::Quorum(args) => quorum::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
         }
     });

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -156,7 +156,8 @@ impl Cluster {
                 }],
             };
             make_dir(&home)?;
-            self.spawn("worker", &dir, n, &config, Some(&address), http, None)
+            self.spawn("worker", &dir, n, &config, Some(&address), http, None)?
+                .serves()
                 .await?;
         }
         for n in 0..args.mounts {
@@ -169,7 +170,8 @@ impl Cluster {
                 worker_socket: sockets.get(usize::from(n)).map(PathBuf::as_path),
                 http,
             };
-            self.spawn("fuse", &dir, n, &config, None, http, Some(&mount_point))
+            self.spawn("fuse", &dir, n, &config, None, http, Some(&mount_point))?
+                .serves()
                 .await?;
         }
         Ok(())
@@ -188,6 +190,7 @@ impl Cluster {
             address: Address::Tcp(listen.to_string()),
         };
         let peers: Vec<Peer> = (1..).zip(&ports).take(count.into()).map(peer).collect();
+        let mut starting = Vec::new();
         for (n, peer) in (0..).zip(&peers) {
             let http = ports[usize::from(count + n)];
             let config = MasterFile {
@@ -198,8 +201,12 @@ impl Cluster {
                 peers: if count == 1 { &[] } else { &peers },
                 mounts,
             };
-            self.spawn("master", dir, n, &config, Some(&peer.address), http, None)
-                .await?;
+            let address = Some(&peer.address);
+            starting.push(self.spawn("master", dir, n, &config, address, http, None)?);
+        }
+        // New ones wait for each other.
+        for master in starting {
+            master.serves().await?;
         }
         let addresses = peers.iter().map(|peer| peer.address.clone()).collect();
         let addresses = Addresses::new(addresses).map_err(Failure::run)?;
@@ -215,7 +222,7 @@ impl Cluster {
         clippy::too_many_arguments,
         reason = "one call site per role, each argument its own"
     )]
-    async fn spawn(
+    fn spawn(
         &mut self,
         role: &'static str,
         dir: &Path,
@@ -224,7 +231,7 @@ impl Cluster {
         address: Option<&Address>,
         http: SocketAddr,
         mount_point: Option<&Path>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Starting, Failure> {
         let file = dir.join(format!("{role}-{n}.toml"));
         let log = dir.join(format!("{role}-{n}.log"));
         let text = toml::to_string(config)
@@ -242,24 +249,9 @@ impl Cluster {
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let output = child.stdout.take().expect("stdout is piped");
         let pid = child.id().unwrap_or_default();
         self.children.push((role, child));
-        match timeout(START, lines.next_line()).await {
-            Ok(Ok(Some(line))) if line.starts_with("ready ") => {}
-            Err(_) => {
-                return Err(Failure::run(format!(
-                    "{role} {n} does not serve after {} s: see {}",
-                    START.as_secs(),
-                    log.display()
-                )));
-            }
-            _ => {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                let last = said.lines().last().unwrap_or("it said nothing").to_owned();
-                return Err(Failure::run(format!("{role} {n} failed: {last}")));
-            }
-        }
         self.members.push(Member {
             role,
             pid,
@@ -269,9 +261,13 @@ impl Cluster {
             http,
             mount_point: mount_point.map(Path::to_owned),
             config: file,
-            log,
+            log: log.clone(),
         });
-        Ok(())
+        Ok(Starting {
+            name: format!("{role} {n}"),
+            output,
+            log,
+        })
     }
 
     /// Mounts first, masters last.
@@ -292,6 +288,34 @@ impl Cluster {
     }
 }
 
+/// A process that does not serve yet.
+struct Starting {
+    name: String,
+    output: ChildStdout,
+    log: PathBuf,
+}
+
+impl Starting {
+    /// Waits until it serves.
+    async fn serves(self) -> Result<(), Failure> {
+        let mut lines = BufReader::new(self.output).lines();
+        match timeout(START, lines.next_line()).await {
+            Ok(Ok(Some(line))) if line.starts_with("ready ") => Ok(()),
+            Err(_) => Err(Failure::run(format!(
+                "{} does not serve after {} s: see {}",
+                self.name,
+                START.as_secs(),
+                self.log.display()
+            ))),
+            _ => {
+                let said = fs::read_to_string(&self.log).unwrap_or_default();
+                let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+                Err(Failure::run(format!("{} failed: {last}", self.name)))
+            }
+        }
+    }
+}
+
 /// The number of the master that leads, as soon as one does.
 async fn leader(masters: &Addresses) -> Result<u64, Failure> {
     let master = Master::new(masters);
@@ -300,7 +324,7 @@ async fn leader(masters: &Addresses) -> Result<u64, Failure> {
         async move {
             // Only the leader answers this, once it serves.
             registry.topology(TopologyRequest {}).await?;
-            admin.quorum(QuorumRequest {}).await
+            admin.quorum(QuorumRequest { of_leader: true }).await
         }
     };
     Ok(master.retrying("start", ask).await?.into_inner().leader)

@@ -1,5 +1,6 @@
 //! Settings of a master.
 
+use crate::node_id;
 use forebay_service::{ByteSize, config::ConfigError};
 use forebay_types::{Address, MountSpec, Name};
 use serde::Deserialize;
@@ -23,6 +24,9 @@ pub struct MasterConfig {
     /// the only one.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Masters of a group that this one is to join, instead of `peers`: any of them.
+    #[serde(default)]
+    pub join: Vec<Address>,
     /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere (the process has others).
     #[serde(default)]
     pub http: Option<SocketAddr>,
@@ -87,6 +91,20 @@ impl MasterConfig {
         if self.id == 0 {
             return refuse("id = 0: number the masters from 1".to_owned());
         }
+        if self.id > node_id::MOST {
+            return refuse(format!(
+                "id = {}: number the masters from 1 to {}",
+                self.id,
+                node_id::MOST
+            ));
+        }
+        if !self.peers.is_empty() && !self.join.is_empty() {
+            return refuse(
+                "peers and join: give 'peers' to the masters that found the group, and 'join' to one \
+                 that comes later"
+                    .to_owned(),
+            );
+        }
         if self.peers.is_empty() {
             return Ok(());
         }
@@ -98,8 +116,12 @@ impl MasterConfig {
         }
         for (n, peer) in self.peers.iter().enumerate() {
             let before = &self.peers[..n];
-            if peer.id == 0 {
-                return refuse("peers has a master with id 0: number them from 1".to_owned());
+            if peer.id == 0 || peer.id > node_id::MOST {
+                return refuse(format!(
+                    "peers has a master with id {}: number them from 1 to {}",
+                    peer.id,
+                    node_id::MOST
+                ));
             }
             if before.iter().any(|b| b.id == peer.id) {
                 return refuse(format!("peers has two masters with id {}", peer.id));

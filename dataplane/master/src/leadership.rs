@@ -3,10 +3,13 @@
 use crate::{
     error::{Error, Result},
     machine::Outcomes,
+    membership,
     metrics::Metrics,
+    node_id,
     reign::{Office, Reign},
+    transport::Peers,
 };
-use forebay_consensus::{ProposeError, Raft, Status};
+use forebay_consensus::{Member, ProposeError, Raft, Status};
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::{Address, Code};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -43,35 +46,53 @@ struct Standing {
 
 /// Whether this master leads.
 pub(crate) struct Leadership {
-    id: u64,
-    masters: BTreeMap<u64, Address>,
+    node: u64,
+    /// Of the configuration: where masters serve now, whatever the journal says.
+    configured: BTreeMap<u64, Address>,
     raft: Raft<Outcomes>,
+    peers: Arc<Peers>,
     standing: watch::Sender<Standing>,
 }
 
 impl Leadership {
-    /// Of master `id` among `masters`, followed by [`Leadership::run`].
+    /// Of node `node`, followed by [`Leadership::run`]. `configured`: addresses by master.
     pub(crate) fn new(
-        id: u64,
-        masters: BTreeMap<u64, Address>,
+        node: u64,
+        configured: BTreeMap<u64, Address>,
         raft: Raft<Outcomes>,
+        peers: Arc<Peers>,
     ) -> Leadership {
         Leadership {
-            id,
-            masters,
+            node,
+            configured,
             raft,
+            peers,
             standing: watch::Sender::default(),
         }
     }
 
-    /// This master's number.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+    /// This master's node.
+    pub(crate) fn node(&self) -> u64 {
+        self.node
     }
 
-    /// All masters, this one included.
-    pub(crate) fn masters(&self) -> &BTreeMap<u64, Address> {
-        &self.masters
+    /// The ways to the others.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Where a member of the quorum serves.
+    pub(crate) fn address(&self, member: &Member) -> Option<Address> {
+        let configured = self.configured.get(&node_id::master_of(member.id));
+        configured.cloned().or_else(|| membership::address(member))
+    }
+
+    /// Where all nodes of the quorum serve, this one included.
+    fn addresses(&self, members: &[Member]) -> BTreeMap<u64, Address> {
+        let known = members
+            .iter()
+            .filter_map(|m| Some((m.id, self.address(m)?)));
+        known.collect()
     }
 
     /// The present reign; the error says that another master leads. Nothing here proves that the
@@ -115,7 +136,7 @@ impl Leadership {
         let mut standing = self.standing.subscribe();
         let known = timeout(patience, standing.wait_for(|s| s.leader != 0)).await;
         let leader = known.ok()?.ok()?.leader;
-        self.masters.get(&leader).cloned()
+        self.addresses(&self.raft.members()).remove(&leader)
     }
 
     /// Resolves when the first reign has begun, or cannot.
@@ -161,13 +182,19 @@ impl Leadership {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) {
-        let look = if self.masters.len() > 1 {
-            LOOK
-        } else {
-            LOOK_ALONE
-        };
         let mut reigning = None;
+        let mut members = Vec::new();
         loop {
+            let now = self.raft.members();
+            if now != members {
+                members = now;
+                let addresses = self.addresses(&members);
+                for (node, address) in &addresses {
+                    self.peers.learn(*node, address);
+                }
+                self.peers.keep(&addresses);
+            }
+            let look = if members.len() == 1 { LOOK_ALONE } else { LOOK };
             let status = self.raft.status();
             metrics.stands(&status);
             let elected = status.is_leader.then_some(status.term);

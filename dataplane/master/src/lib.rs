@@ -12,6 +12,7 @@
 //! before it was asked for.
 
 use crate::{
+    arrival::{Arrival, arrive, ask_to_join},
     leadership::Leadership,
     listen::bind,
     machine::{Machine, Outcomes},
@@ -27,13 +28,14 @@ use crate::{
     watch::Hub,
 };
 use anyhow::Context;
-use forebay_consensus::{Bootstrap, Options, Raft, Transport};
+use forebay_consensus::{Options, Raft, Transport};
 use forebay_kv_rocksdb::RocksKv;
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Address;
 use prometheus_client::registry::Registry;
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+mod arrival;
 pub mod config;
 mod diff;
 mod error;
@@ -45,10 +47,12 @@ mod leadership;
 mod listen;
 mod lock;
 mod machine;
+mod membership;
 mod metrics;
 mod mounts;
 mod namespace;
 mod naming;
+mod node_id;
 mod proposer;
 mod reign;
 mod server;
@@ -102,18 +106,25 @@ impl Master {
         config.validate()?;
         let opened = mounts::open(&config.mounts, &under_stores).await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir, "master")?);
-        data_dir.bind_id(config.id)?;
         // Bound early: a port in use is told before the journal is opened.
         let (listener, address) = bind(&config.listen).await?;
-        let masters = masters(&config, &address);
+        let arrival = arrive(&config, &address, &listener, &data_dir, shutdown).await?;
+        let node = arrival.node;
 
         let metrics = Metrics::new();
         metrics.register(registry);
         let metrics = Arc::new(metrics);
         let hub = Arc::new(Hub::new());
-        let transport = Arc::new(Peers::new(config.id, &masters, &data_dir));
-        let (machine, raft) = open_state(&config, &masters, hub.clone(), transport).await?;
-        let leadership = Arc::new(Leadership::new(config.id, masters, raft.clone()));
+        let peers = Arc::new(Peers::new(node, address.clone(), &data_dir));
+        let (machine, raft) = open_state(&config, arrival, hub.clone(), peers.clone()).await?;
+        let configured = config.peers.iter();
+        let configured = configured.map(|peer| (peer.id, peer.address.clone()));
+        let leadership = Leadership::new(node, configured.collect(), raft.clone(), peers);
+        let leadership = Arc::new(leadership);
+        if !node_id::founded(node) {
+            let joining = ask_to_join(raft.clone(), node, config.clone(), address.clone());
+            shutdown.spawn(joining);
+        }
         let proposer = Arc::new(Proposer::new(raft));
         let office = Office {
             machine,
@@ -130,7 +141,7 @@ impl Master {
             shutdown.clone(),
         ));
         shutdown.spawn(watch_journal(proposer.clone(), shutdown.clone()));
-        if leadership.masters().len() == 1 {
+        if proposer.raft().members().len() == 1 {
             leadership.begun().await?;
         }
         server::serve(
@@ -178,27 +189,18 @@ impl Master {
     }
 }
 
-/// All masters by number; without peers this one alone, where it was bound.
-fn masters(config: &config::MasterConfig, bound: &Address) -> BTreeMap<u64, Address> {
-    if config.peers.is_empty() {
-        return BTreeMap::from([(config.id, bound.clone())]);
-    }
-    let peers = config.peers.iter();
-    peers.map(|peer| (peer.id, peer.address.clone())).collect()
-}
-
 /// Opens the databases and starts the journal, which may have much to apply again.
 async fn open_state(
     config: &config::MasterConfig,
-    masters: &BTreeMap<u64, Address>,
+    arrival: Arrival,
     hub: Arc<Hub>,
     transport: Arc<dyn Transport>,
 ) -> anyhow::Result<(Arc<Machine>, Raft<Outcomes>)> {
     let dir: &Path = &config.data_dir;
     let (journal_dir, meta_dir) = (dir.join("journal"), dir.join("meta"));
     let raft = Options {
-        id: config.id,
-        bootstrap: Bootstrap::found(masters.keys().copied()),
+        id: arrival.node,
+        bootstrap: arrival.bootstrap,
         dir: dir.join("raft"),
         tick: TICK,
         flush_bytes: FLUSH_BYTES,

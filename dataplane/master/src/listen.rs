@@ -4,7 +4,7 @@ use forebay_service::config::ConfigError;
 use forebay_types::Address;
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -12,7 +12,24 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 /// A bound listener.
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file is its owner's: of two listeners the first one.
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+impl Listener {
+    /// Another listener on the same address; both take from one queue.
+    pub(crate) fn twin(&self) -> io::Result<Listener> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let twin = listener.as_fd().try_clone_to_owned()?;
+                Listener::Tcp(TcpListener::from_std(twin.into())?)
+            }
+            Listener::Unix(listener, _) => {
+                let twin = listener.as_fd().try_clone_to_owned()?;
+                Listener::Unix(UnixListener::from_std(twin.into())?, None)
+            }
+        })
+    }
 }
 
 /// Removes the socket when it is no longer served.
@@ -47,7 +64,7 @@ pub(crate) async fn bind(address: &Address) -> Result<(Listener, Address), Confi
             }
             let listener = bind_private(path).map_err(refuse)?;
             Ok((
-                Listener::Unix(listener, SocketFile(path.clone())),
+                Listener::Unix(listener, Some(SocketFile(path.clone()))),
                 address.clone(),
             ))
         }

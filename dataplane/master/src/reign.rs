@@ -9,6 +9,7 @@ use crate::{
     error::Result,
     job::{fleet::Fleet, reap},
     machine::Machine,
+    membership,
     metrics::Metrics,
     mounts::{Mounts, OpenUnderStore, Opened},
     namespace::Namespace,
@@ -83,6 +84,7 @@ impl Office {
         );
         let workers = Arc::new(Workers::new(term));
         shutdown.spawn(reap::run(proposer.clone()));
+        shutdown.spawn(membership::promote(proposer.raft().clone()));
         shutdown.spawn(watch_workers(workers.clone(), self.metrics.clone()));
         let patience = if founded { Duration::ZERO } else { SETTLING };
         Ok(Reign {

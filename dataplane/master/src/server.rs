@@ -5,7 +5,7 @@ use crate::{
     leadership::Leadership,
     listen::Listener,
     service::{
-        admin::AdminService, metadata::MetadataService, raft::RaftService,
+        admin::AdminService, hello::HelloService, metadata::MetadataService, raft::RaftService,
         registry::RegistryService,
     },
 };
@@ -17,7 +17,10 @@ use forebay_proto::v1::{
 use forebay_service::Shutdown;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 use tower::util::AndThenLayer;
 
 /// Largest message between masters, in bytes: a batch of raft's, and more.
@@ -42,9 +45,37 @@ pub(crate) fn serve(
     leadership: Arc<Leadership>,
     shutdown: &Shutdown,
 ) {
+    let routes = Routes::new(RaftServer::new(raft).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(MetadataServer::new(metadata))
+        .add_service(RegistryServer::new(registry))
+        .add_service(AdminServer::new(admin));
+    run(routes, listener, Some(leadership), shutdown);
+}
+
+/// Serves only what another master asks one that is starting.
+pub(crate) fn serve_hello(listener: Listener, hello: HelloService, shutdown: &Shutdown) {
+    run(
+        Routes::new(RaftServer::new(hello)),
+        listener,
+        None,
+        shutdown,
+    );
+}
+
+fn run(
+    routes: Routes,
+    listener: Listener,
+    leadership: Option<Arc<Leadership>>,
+    shutdown: &Shutdown,
+) {
     let hint = AndThenLayer::new(move |response| {
         let leadership = leadership.clone();
-        async move { Ok::<_, Infallible>(hint::add(response, &leadership).await) }
+        async move {
+            Ok::<_, Infallible>(match leadership {
+                Some(leadership) => hint::add(response, &leadership).await,
+                None => response,
+            })
+        }
     });
     let router = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -53,10 +84,7 @@ pub(crate) fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .layer(hint)
-        .add_service(RaftServer::new(raft).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(MetadataServer::new(metadata))
-        .add_service(RegistryServer::new(registry))
-        .add_service(AdminServer::new(admin));
+        .add_routes(routes);
     shutdown.spawn_graceful(|token| async move {
         let stopping = token.clone().cancelled_owned();
         let serving = async {

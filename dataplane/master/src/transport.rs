@@ -12,7 +12,7 @@ use forebay_proto::{
 use forebay_service::data_dir::DataDir;
 use forebay_types::{Address, Code};
 use futures::{StreamExt, stream};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
@@ -40,49 +40,68 @@ const CHUNK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The ways to the other masters.
 pub(crate) struct Peers {
-    ways: BTreeMap<u64, Way>,
+    /// This node, and where it serves.
+    own: (u64, Address),
+    data_dir: Weak<DataDir>,
+    ways: RwLock<BTreeMap<u64, Kept>>,
     runtime: Handle,
-    /// Ends the tasks when raft, which sends to the last, lets go.
+}
+
+/// A way, and what ends its task.
+struct Kept {
+    way: Way,
     _alive: DropGuard,
 }
 
 impl Peers {
-    /// Ways from master `id` to all others among `masters`, opened in the background. Must be called
-    /// within a tokio runtime.
-    pub(crate) fn new(id: u64, masters: &BTreeMap<u64, Address>, data_dir: &Arc<DataDir>) -> Peers {
-        let ended = CancellationToken::new();
-        let others = masters.iter().filter(|(other, _)| **other != id);
-        let ways = others.map(|(other, address)| {
-            let way = Way {
-                from: id,
-                to: *other,
-                address: address.clone(),
-                channel: connect(address),
-                queue: Arc::default(),
-                data_dir: Arc::downgrade(data_dir),
-            };
-            let (ended, kept) = (ended.clone(), way.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = ended.cancelled() => {}
-                    () = kept.keep_open() => {}
-                }
-            });
-            (*other, way)
-        });
+    /// Of node `node`, which serves at `address`; knows nobody yet. Must be called within a tokio
+    /// runtime.
+    pub(crate) fn new(node: u64, address: Address, data_dir: &Arc<DataDir>) -> Peers {
         Peers {
-            ways: ways.collect(),
+            own: (node, address),
+            data_dir: Arc::downgrade(data_dir),
+            ways: RwLock::default(),
             runtime: Handle::current(),
-            _alive: ended.drop_guard(),
         }
+    }
+
+    /// Opens a way to another node, in the background, or changes its address.
+    pub(crate) fn learn(&self, node: u64, address: &Address) {
+        let known = |kept: &Kept| kept.way.address == *address;
+        if node == self.own.0 || self.ways.read().get(&node).is_some_and(known) {
+            return;
+        }
+        let ended = CancellationToken::new();
+        let way = Way {
+            from: self.own.clone(),
+            to: node,
+            address: address.clone(),
+            channel: connect(address),
+            queue: Arc::default(),
+            data_dir: self.data_dir.clone(),
+        };
+        let (kept, alive) = (way.clone(), ended.clone().drop_guard());
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = kept.keep_open() => {}
+            }
+        });
+        let kept = Kept { way, _alive: alive };
+        self.ways.write().insert(node, kept);
+    }
+
+    /// Closes the ways to all nodes but these.
+    pub(crate) fn keep(&self, nodes: &BTreeMap<u64, Address>) {
+        self.ways.write().retain(|node, _| nodes.contains_key(node));
     }
 }
 
 impl Transport for Peers {
     fn send(&self, to: u64, message: Bytes) {
-        match self.ways.get(&to) {
-            Some(way) => way.queue.push(message),
-            None => tracing::debug!(to, "message to a master that is not configured"),
+        match self.ways.read().get(&to) {
+            Some(kept) => kept.way.queue.push(message),
+            None => tracing::debug!(to, "message to a master that nobody knows the address of"),
         }
     }
 
@@ -94,7 +113,8 @@ impl Transport for Peers {
         offset: u64,
         length: u64,
     ) -> Result<Bytes, ChunkError> {
-        let way = self.ways.get(&from).ok_or(ChunkError::Gone)?;
+        let way = self.ways.read().get(&from).map(|kept| kept.way.clone());
+        let way = way.ok_or(ChunkError::Gone)?;
         let asked = SnapshotChunkRequest {
             peers: Some(way.peers()),
             snapshot: snapshot.to_owned(),
@@ -172,7 +192,8 @@ impl Waiting {
 /// The way to one master.
 #[derive(Clone)]
 struct Way {
-    from: u64,
+    /// This node, and where it serves.
+    from: (u64, Address),
     to: u64,
     address: Address,
     channel: Channel,
@@ -218,9 +239,10 @@ impl Way {
     fn peers(&self) -> RaftPeers {
         let cluster = self.data_dir.upgrade().and_then(|dir| dir.cluster());
         RaftPeers {
-            from: self.from,
+            from: self.from.0,
             to: self.to,
             cluster: cluster.unwrap_or_default(),
+            address: self.from.1.to_string(),
         }
     }
 

@@ -131,6 +131,11 @@ impl DataDir {
         }
     }
 
+    /// The number recorded with [`DataDir::bind_id`].
+    pub fn id(&self) -> Option<u64> {
+        self.identity.lock().id
+    }
+
     /// Records the master's number; refuses if the directory is that of another number, whose
     /// promises to the other masters lie in it.
     pub fn bind_id(&self, id: u64) -> Result<(), ConfigError> {

@@ -5,16 +5,19 @@ use crate::{
     error::{Error, Result, blocking},
     job::{free::free, load::Load, location::location, pin, refresh::refresh, walk::Filter},
     leadership::Leadership,
+    membership,
     metrics::Metrics,
+    node_id,
     proposer::Proposer,
     reign::Reign,
 };
+use forebay_consensus::Member;
 use forebay_meta::ProblemReason;
 use forebay_proto::{
     convert::{mount_from_wire, mount_to_wire},
     v1::{self, admin_server::Admin, problems_response::Problem},
 };
-use forebay_types::Address;
+use forebay_types::{Address, Code};
 use futures::StreamExt;
 use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
@@ -186,22 +189,61 @@ impl Admin for AdminService {
 
     async fn quorum(
         &self,
-        _request: Request<v1::QuorumRequest>,
+        request: Request<v1::QuorumRequest>,
     ) -> std::result::Result<Response<v1::QuorumResponse>, Status> {
         self.metrics.call("Quorum");
-        let status = self.proposer.raft().status();
-        let voter = |(id, address): (&u64, &Address)| v1::quorum_response::Voter {
-            id: *id,
-            address: address.to_string(),
+        if request.into_inner().of_leader {
+            self.leadership.reign().await?;
+        }
+        let raft = self.proposer.raft();
+        let status = raft.status();
+        let member = |member: &Member| v1::quorum_response::Member {
+            id: node_id::master_of(member.id),
+            node: member.id,
+            address: (self.leadership.address(member)).map_or_else(String::new, |a| a.to_string()),
+            voter: member.voter,
         };
         Ok(Response::new(v1::QuorumResponse {
-            id: self.leadership.id(),
+            id: node_id::master_of(self.leadership.node()),
             leader: status.leader,
             term: status.term,
             committed: status.committed,
             applied: status.applied,
-            voters: self.leadership.masters().iter().map(voter).collect(),
+            members: raft.members().iter().map(member).collect(),
         }))
+    }
+
+    async fn add_master(
+        &self,
+        request: Request<v1::AddMasterRequest>,
+    ) -> std::result::Result<Response<v1::AddMasterResponse>, Status> {
+        self.metrics.call("AddMaster");
+        let reign = self.leadership.reign().await?;
+        let address = request.into_inner().address;
+        let address =
+            (address.parse::<Address>()).map_err(|why| Error::new(Code::InvalidArgument, why))?;
+        let node = membership::add(self.proposer.raft(), &reign.cluster, &address).await?;
+        Ok(Response::new(v1::AddMasterResponse { node }))
+    }
+
+    async fn remove_master(
+        &self,
+        request: Request<v1::RemoveMasterRequest>,
+    ) -> std::result::Result<Response<v1::RemoveMasterResponse>, Status> {
+        self.metrics.call("RemoveMaster");
+        self.leadership.reign().await?;
+        membership::remove(self.proposer.raft(), request.into_inner().id).await?;
+        Ok(Response::new(v1::RemoveMasterResponse {}))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<v1::TransferRequest>,
+    ) -> std::result::Result<Response<v1::TransferResponse>, Status> {
+        self.metrics.call("Transfer");
+        self.leadership.reign().await?;
+        membership::transfer(self.proposer.raft(), request.into_inner().id).await?;
+        Ok(Response::new(v1::TransferResponse {}))
     }
 
     async fn mount(

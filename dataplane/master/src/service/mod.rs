@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod calls;
 mod change;
+pub(crate) mod hello;
 pub(crate) mod metadata;
 pub(crate) mod raft;
 pub(crate) mod registry;

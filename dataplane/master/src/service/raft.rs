@@ -3,12 +3,13 @@
 use crate::{
     error::{Error, Result, blocking},
     leadership::Leadership,
+    node_id,
     proposer::Proposer,
 };
 use forebay_consensus::ChunkError;
 use forebay_proto::v1::{
-    RaftMessages, RaftMessagesResponse, RaftPeers, SnapshotChunkRequest, SnapshotChunkResponse,
-    raft_server,
+    HelloRequest, HelloResponse, RaftMessages, RaftMessagesResponse, RaftPeers,
+    SnapshotChunkRequest, SnapshotChunkResponse, raft_server,
 };
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Code;
@@ -29,6 +30,18 @@ pub(crate) struct RaftService {
 
 #[tonic::async_trait]
 impl raft_server::Raft for RaftService {
+    async fn hello(
+        &self,
+        _request: Request<HelloRequest>,
+    ) -> std::result::Result<Response<HelloResponse>, Status> {
+        let node = self.leadership.node();
+        Ok(Response::new(HelloResponse {
+            master: node_id::master_of(node),
+            node,
+            cluster: self.data_dir.cluster().unwrap_or_default(),
+        }))
+    }
+
     async fn messages(
         &self,
         request: Request<Streaming<RaftMessages>>,
@@ -79,17 +92,17 @@ impl RaftService {
     /// Refuses masters of another cluster, and those that take this one for another.
     fn admit(&self, peers: &RaftPeers) -> Result<()> {
         let refuse = |text| Err(Error::new(Code::InvalidArgument, text));
-        let RaftPeers { from, to, cluster } = peers;
-        let id = self.leadership.id();
+        let RaftPeers {
+            from,
+            to,
+            cluster,
+            address,
+        } = peers;
+        let id = self.leadership.node();
         if *to != id {
             return refuse(format!(
                 "master {from} took this one, {id}, for master {to}: correct the addresses in its \
                  peers"
-            ));
-        }
-        if *from == id || !self.leadership.masters().contains_key(from) {
-            return refuse(format!(
-                "master {from} is not among the peers of this one: make peers the same on all masters"
             ));
         }
         match self.data_dir.cluster() {
@@ -97,7 +110,15 @@ impl RaftService {
                 "master {from} belongs to cluster {cluster} and this one to cluster {own}: correct \
                  the addresses in its peers, or give it an empty data directory"
             )),
-            _ => Ok(()),
+            _ => {
+                // A node that joins knows nobody's address yet, and has to answer.
+                if self.proposer.raft().members().is_empty()
+                    && let Ok(address) = address.parse()
+                {
+                    self.leadership.peers().learn(*from, &address);
+                }
+                Ok(())
+            }
         }
     }
 }
