@@ -847,6 +847,7 @@ impl Process {
             .map_err(|fatal| stopped(self.id, &fatal))?;
         self.applied = manifest.index;
         world.note("installs", self.id, manifest.index);
+        world.installed += 1;
         world
             .invariants
             .state(self.id, manifest.index, self.store.checksum())
