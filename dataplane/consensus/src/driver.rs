@@ -15,33 +15,39 @@
 )]
 
 use crate::{
-    ChangeError, Fatal, Options, ProposeError, StateMachine, Transport,
-    apply::{self, Work},
+    ChangeError, Fatal, ProposeError, StateMachine, Transport,
+    apply::Work,
     barriers::Barriers,
-    changes::{Changes, Reply, TRANSFER_TICKS},
-    checkpoint::{self, Live},
+    changes::{Changes, Reply},
+    checkpoint::Live,
     conf::Change,
-    log::{Log, entry_bytes},
-    node::{Bounds, Node, Output, Position},
-    pull::{self, Incoming, Order},
+    log::entry_bytes,
+    node::{Node, Output, Position},
+    pull::{Incoming, Order},
     shared::{Event, Proposal, Shared, Waiter},
     waiting::{Claim, Waiting},
     wire::Wire,
-    writer::{self, Job},
+    writer::Job,
 };
-use forebay_kv::{Durability, Kv};
+use forebay_kv::Kv;
 use forebay_types::error::chain;
 use raft::eraftpb::{Entry, Message};
+use shutdown::{Ending, Stopping};
 use std::{
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
     },
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
+
+mod shutdown;
+mod start;
+
+pub(crate) use start::start;
 
 /// Events taken in before the node is asked what to do.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -67,6 +73,7 @@ pub(crate) fn message_bytes(message: &Message) -> u64 {
         .iter()
         .map(|entry| entry_bytes(entry) as u64)
         .sum::<u64>()
+        + message.snapshot.as_ref().map_or(0, |s| s.data.len() as u64)
 }
 
 /// The raft thread's own.
@@ -101,170 +108,6 @@ struct Driver<S: StateMachine> {
     /// The tick when the live checkpoint was last of use.
     checkpoint_used: u64,
     stopping: Stopping,
-}
-
-/// How far shutdown is.
-#[derive(Clone, Copy)]
-enum Stopping {
-    No,
-    /// Commands in flight are waited for, until then.
-    Finishing(Instant),
-    /// Another voter takes over the leadership, until this tick.
-    HandingOver(u64),
-    Done,
-}
-
-/// Opens the journal and starts the threads of a node.
-pub(crate) fn start<S: StateMachine>(
-    options: Options,
-    parts: Parts<S>,
-    events: Sender<Event<S::Outcome>>,
-    queue: Receiver<Event<S::Outcome>>,
-) -> Result<(), Fatal> {
-    let Options {
-        id,
-        bootstrap,
-        dir,
-        tick,
-        flush_bytes,
-        tail_bytes,
-        max_bytes,
-    } = options;
-    let Parts {
-        log: kv,
-        machine,
-        transport,
-        shared,
-    } = parts;
-    let (outgoing, incoming) = (dir.join("outgoing"), Incoming::under(dir.join("incoming")));
-    // Nobody can be fetching from it any more.
-    checkpoint::remove(&outgoing);
-    let (log, install) = Log::open(Arc::clone(&kv), &bootstrap)?;
-    if let Some(manifest) = install {
-        finish_install(&*kv, &*machine, &incoming, manifest.index)?;
-    }
-    let replay_end = log.last();
-    let bounds = Bounds {
-        tail_bytes,
-        max_bytes,
-    };
-    let applied = machine.applied();
-    let node = Node::new(id, log, applied, bounds)?;
-    shared.applied.send_replace(applied);
-    *shared.members.lock() = node.conf().members();
-    let grown = node.journal_bytes();
-
-    // Bounded by what the node lets out: bytes being proposed, bytes being applied.
-    let (jobs, jobs_queue) = mpsc::channel();
-    let (work, work_queue) = mpsc::channel();
-    let (flush, flush_queue) = mpsc::sync_channel(1);
-    let (checkpoints, checkpoints_queue) = mpsc::sync_channel(1);
-    let (pulls, pulls_queue) = mpsc::channel();
-    let mut threads = Vec::new();
-    threads.push(spawn("raft-log", {
-        let events = events.clone();
-        move || writer::run(&*kv, &jobs_queue, &events)
-    })?);
-    threads.push(spawn("raft-apply", {
-        let (machine, shared, events) = (Arc::clone(&machine), Arc::clone(&shared), events.clone());
-        move || apply::run(&*machine, &work_queue, &shared, &events)
-    })?);
-    threads.push(spawn("raft-flush", {
-        let (machine, events) = (Arc::clone(&machine), events.clone());
-        move || run_flush(&*machine, &flush_queue, &events)
-    })?);
-    threads.push(spawn("raft-checkpoint", {
-        let (machine, events) = (Arc::clone(&machine), events.clone());
-        move || checkpoint::run(&*machine, &outgoing, &checkpoints_queue, &events)
-    })?);
-    threads.push(spawn("raft-pull", {
-        let (incoming, transport) = (incoming.clone(), Arc::clone(&transport));
-        move || pull::run(&incoming, &*transport, &pulls_queue, &events)
-    })?);
-    let mut driver = Driver {
-        node,
-        queue,
-        shared,
-        transport,
-        machine,
-        jobs,
-        work,
-        flush,
-        checkpoints,
-        pulls,
-        incoming,
-        waiting: Waiting::new(),
-        barriers: Barriers::new(),
-        changes: Changes::default(),
-        position: Position::default(),
-        tick,
-        next_tick: Instant::now() + tick,
-        ticks: 0,
-        flush_bytes,
-        grown,
-        flushing: false,
-        replay_end,
-        flushed: 0,
-        checkpoint_used: 0,
-        stopping: Stopping::No,
-    };
-    // A lone voter leads from here on, before anybody has a handle.
-    driver.execute()?;
-    spawn("raft", move || driver.supervise(threads))?;
-    Ok(())
-}
-
-/// The journal begins with a snapshot that the state machine may not have taken over before the
-/// process ended. Its files stay until it has.
-fn finish_install<S: StateMachine>(
-    kv: &dyn Kv,
-    machine: &S,
-    incoming: &Incoming,
-    index: u64,
-) -> Result<(), Fatal> {
-    if machine.applied() < index {
-        tracing::info!(index, "finishing the installation of a snapshot");
-        machine.install(&incoming.files())?;
-    }
-    kv.write(&Log::installed(), Durability::Logged)
-        .map_err(|e| Fatal::caused("cannot write the journal", e))?;
-    incoming.discard();
-    Ok(())
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Fatal> {
-    Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map_err(|e| Fatal::caused(format!("cannot start the thread {name}"), e))
-}
-
-fn run_flush<S: StateMachine>(
-    machine: &S,
-    orders: &Receiver<()>,
-    events: &Sender<Event<S::Outcome>>,
-) {
-    while orders.recv().is_ok() {
-        let event = match machine.flush() {
-            Ok(index) => Event::Flushed(index),
-            Err(fatal) => Event::Fault(chain(&fatal)),
-        };
-        if events.send(event).is_err() {
-            return;
-        }
-    }
-}
-
-/// Says that the node has ended, however it did.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.room.close();
-        self.0.position.lock().leading = false;
-        self.0.position.lock().alone_from = None;
-        self.0.ended.send_replace(true);
-    }
 }
 
 impl<S: StateMachine> Driver<S> {
@@ -347,31 +190,6 @@ impl<S: StateMachine> Driver<S> {
         let waiting = !self.barriers.is_empty() || !self.changes.is_empty();
         let serving = self.shared.checkpoint.lock().is_some();
         self.position.alone_from.is_some() && !waiting && !serving
-    }
-
-    /// Goes on with the shutdown, if one has begun: first the commands in flight, then the
-    /// leadership.
-    fn has_stopped(&mut self) -> bool {
-        if let Stopping::Finishing(by) = self.stopping
-            && (self.waiting.is_empty() || Instant::now() >= by)
-        {
-            self.stopping = if self.position.leading && !self.node.is_alone() {
-                Stopping::HandingOver(self.ticks + TRANSFER_TICKS)
-            } else {
-                Stopping::Done
-            };
-        }
-        if let Stopping::HandingOver(until) = self.stopping {
-            if self.position.leading {
-                self.node.retire();
-            }
-            // Not before the successor is known: it may need the vote of this node.
-            let handed_over = !self.position.leading && self.position.leader != 0;
-            if handed_over || self.ticks >= until {
-                self.stopping = Stopping::Done;
-            }
-        }
-        matches!(self.stopping, Stopping::Done)
     }
 
     /// Takes in an event and those that wait behind it. All commands among them are one proposal
@@ -550,8 +368,8 @@ impl<S: StateMachine> Driver<S> {
                     let _ = self.pulls.send(Order::Discard);
                 }
                 Output::Configure(conf) => {
-                    *self.shared.members.lock() = conf.members();
                     self.changes.configured(conf.index);
+                    *self.shared.conf.lock() = conf;
                 }
                 Output::Read { token, index } => self.barriers.answer(token, index),
                 Output::Report(position) => self.report(position),
@@ -609,39 +427,6 @@ impl<S: StateMachine> Driver<S> {
                 batch,
             });
         }
-    }
-
-    /// Lets the threads finish what they have, flushes and cuts for the last time.
-    fn finish(&mut self, threads: Vec<JoinHandle<()>>, orderly: bool) -> Result<(), Fatal> {
-        self.shared.room.close();
-        self.fail_pending(&self.shared.closed());
-        self.barriers.close(&self.shared.closed());
-        self.changes = Changes::default();
-        *self.shared.checkpoint.lock() = None;
-        let [writer, apply, flush, checkpoint, pull] =
-            <[_; 5]>::try_from(threads).expect("five threads were started");
-        self.work = mpsc::channel().0;
-        self.flush = mpsc::sync_channel(0).0;
-        self.checkpoints = mpsc::sync_channel(0).0;
-        self.pulls = mpsc::channel().0;
-        let mut ended = Ok(());
-        for thread in [apply, flush, checkpoint, pull] {
-            ended = ended.and(thread.join().map_err(|_| died()));
-        }
-        let result = ended.and_then(|()| {
-            if !orderly {
-                return Ok(());
-            }
-            // Reports of the last work.
-            while let Ok(event) = self.queue.try_recv() {
-                self.handle(event)?;
-            }
-            let index = self.machine.flush()?;
-            self.cut(index);
-            Ok(())
-        });
-        self.jobs = mpsc::channel().0;
-        writer.join().map_err(|_| died()).and(result)
     }
 }
 

@@ -153,7 +153,12 @@ impl<O: Send + 'static> Raft<O> {
 
     /// The nodes of the group, as far as this one knows; empty on a node that waits to join.
     pub fn members(&self) -> Vec<Member> {
-        self.inner.shared.members.lock().clone()
+        self.inner.shared.conf.lock().members()
+    }
+
+    /// An id for a new node, as far as this one knows: no member has it or had it.
+    pub fn unused_id(&self) -> u64 {
+        self.inner.shared.conf.lock().unused_id()
     }
 
     /// Adds a node that receives the journal and does not count. It starts with an empty

@@ -13,8 +13,8 @@ use crate::{
 };
 use forebay_kv::{Batch, Durability, Kv};
 use raft::{
-    GetEntriesContext, RaftState, Storage, StorageError,
-    eraftpb::{Entry, EntryType, HardState, Snapshot},
+    Storage,
+    eraftpb::{Entry, EntryType, HardState},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +22,8 @@ use std::{
     ops::Range,
     sync::Arc,
 };
+
+mod storage;
 
 /// Bytes of recent entries kept in memory, for apply and for followers close behind.
 const RECENT_BYTES: usize = 16 << 20;
@@ -409,68 +411,14 @@ impl Log {
         self.runs.last().map_or(self.cut.term, |(_, term)| *term)
     }
 
-    /// Entries without their content. The library asks for entries without bound only to look for
-    /// changes of the configuration among all that is not applied, which may be very much.
-    fn outline(&self, indexes: Range<u64>) -> Vec<Entry> {
-        let changes = self.changes.iter().filter(|index| indexes.contains(index));
-        let change = |index: &u64| {
-            let mut entry = Entry {
-                index: *index,
-                ..Entry::default()
-            };
-            entry.set_entry_type(EntryType::EntryConfChangeV2);
-            entry
-        };
-        changes.map(change).collect()
-    }
-
     /// The read that failed, if one did: nothing that the library said since then counts.
     pub(crate) fn take_fault(&self) -> Option<forebay_kv::Error> {
         self.fault.take()
-    }
-
-    /// Entries of `indexes`, which are on disk, until they exceed `room` bytes.
-    fn read(
-        &self,
-        indexes: Range<u64>,
-        room: &mut u64,
-        into: &mut Vec<Entry>,
-    ) -> Result<(), forebay_kv::Error> {
-        let mut expected = indexes.start;
-        let keys = entry_keys(indexes.clone());
-        for pair in self.kv.scan(&keys.start..&keys.end) {
-            let (_, value) = pair?;
-            let entry = Entry::from_bytes(&value).map_err(forebay_kv::Error::Corrupt)?;
-            if entry.index != expected {
-                break;
-            }
-            expected += 1;
-            if !take(entry, room, into) {
-                return Ok(());
-            }
-        }
-        if expected == indexes.end {
-            return Ok(());
-        }
-        Err(forebay_kv::Error::Corrupt(
-            format!("entry {expected} is missing").into(),
-        ))
     }
 }
 
 fn conf_bytes(conf: &Conf) -> Vec<u8> {
     postcard::to_allocvec(conf).expect("a configuration has no unserializable part")
-}
-
-/// Adds `entry` if `room` is left, or if it is the first.
-fn take(entry: Entry, room: &mut u64, into: &mut Vec<Entry>) -> bool {
-    let bytes = entry_bytes(&entry) as u64;
-    if bytes > *room && !into.is_empty() {
-        return false;
-    }
-    *room = room.saturating_sub(bytes);
-    into.push(entry);
-    true
 }
 
 fn decode<T: Wire>(what: &str, bytes: Option<Vec<u8>>) -> Result<Option<T>, Fatal> {
@@ -486,254 +434,5 @@ fn damaged(what: &str) -> Fatal {
     ))
 }
 
-impl Storage for Log {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard.clone(), self.conf().to_raft()))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        if low <= self.cut.index {
-            return Err(StorageError::Compacted.into());
-        }
-        assert!(
-            high <= self.last + 1,
-            "entries up to {high} asked, {} there",
-            self.last
-        );
-        let Some(mut room) = max_size.into() else {
-            return Ok(self.outline(low..high));
-        };
-        let recent_from = self.last + 1 - self.recent.len() as u64;
-        let mut entries = Vec::new();
-        if low < recent_from {
-            let end = high.min(recent_from);
-            if let Err(error) = self.read(low..end, &mut room, &mut entries) {
-                self.fault.replace(Some(error));
-                return Ok(Vec::new());
-            }
-            if low + (entries.len() as u64) < end {
-                return Ok(entries);
-            }
-        }
-        let from = low.max(recent_from);
-        for entry in self.recent.range((from - recent_from) as usize..) {
-            if entry.index >= high || !take(entry.clone(), &mut room, &mut entries) {
-                break;
-            }
-        }
-        Ok(entries)
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.cut.index {
-            return Ok(self.cut.term);
-        }
-        if index < self.cut.index {
-            return Err(StorageError::Compacted.into());
-        }
-        if index > self.last {
-            return Err(StorageError::Unavailable.into());
-        }
-        let run = self.runs.partition_point(|(start, _)| *start <= index);
-        Ok(self.runs[run - 1].1)
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.cut.index + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last)
-    }
-
-    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        let serves = |manifest: &&Manifest| {
-            manifest.index >= request_index.max(self.cut.index) && manifest.conf.contains(to)
-        };
-        if let Some(manifest) = self.snapshot.as_ref().filter(serves) {
-            return Ok(manifest.to_raft());
-        }
-        self.snapshot_wanted.set(true);
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use forebay_kv::{MemKv, Read};
-
-    fn entry(index: u64, term: u64, len: usize) -> Entry {
-        Entry {
-            index,
-            term,
-            data: vec![index as u8; len],
-            ..Entry::default()
-        }
-    }
-
-    fn hard(term: u64, commit: u64) -> HardState {
-        HardState {
-            term,
-            vote: 1,
-            commit,
-        }
-    }
-
-    fn open(kv: &Arc<MemKv>) -> Result<Log, String> {
-        Log::open(Arc::<MemKv>::clone(kv), &Bootstrap::found([1]))
-            .map(|(log, _)| log)
-            .map_err(|e| forebay_types::error::chain(&e))
-    }
-
-    fn write(kv: &MemKv, batch: &Batch) {
-        kv.write(batch, Durability::Synced).unwrap();
-    }
-
-    fn indexes(log: &Log, range: Range<u64>, max: Option<u64>) -> Vec<(u64, u64)> {
-        let entries = log.entries(
-            range.start,
-            range.end,
-            max.unwrap_or(u64::MAX),
-            GetEntriesContext::empty(false),
-        );
-        entries.unwrap().iter().map(|e| (e.index, e.term)).collect()
-    }
-
-    #[test]
-    fn what_was_written_is_there_after_reopening() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let entries = vec![entry(1, 1, 3), entry(2, 1, 3), entry(3, 4, 3)];
-        write(&kv, &log.append(entries, Some(hard(4, 2)), true));
-        for log in [log, open(&kv).unwrap()] {
-            assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 4)]);
-            assert_eq!((log.last(), log.hard.commit), (3, 2));
-            assert!(log.conf().is_alone(1));
-            assert_eq!([0, 1, 2, 3].map(|i| log.term(i).unwrap()), [0, 1, 1, 4]);
-            assert_eq!(log.start_of_last_term(4), Some(3));
-            assert_eq!(log.start_of_last_term(5), None);
-        }
-    }
-
-    #[test]
-    fn new_entries_replace_a_conflicting_tail() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let entries = (1..=5).map(|i| entry(i, 1, 1)).collect();
-        write(&kv, &log.append(entries, Some(hard(1, 1)), true));
-        write(
-            &kv,
-            &log.append(vec![entry(3, 2, 1)], Some(hard(2, 1)), true),
-        );
-        for log in [log, open(&kv).unwrap()] {
-            assert_eq!(indexes(&log, 1..4, None), [(1, 1), (2, 1), (3, 2)]);
-            assert_eq!(log.last(), 3);
-            assert!(log.term(4).is_err());
-        }
-    }
-
-    #[test]
-    fn a_cut_removes_entries_and_keeps_the_term_of_the_last() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let entries = vec![
-            entry(1, 1, 1),
-            entry(2, 1, 1),
-            entry(3, 2, 1),
-            entry(4, 2, 1),
-        ];
-        write(&kv, &log.append(entries, Some(hard(2, 4)), true));
-        for (index, left) in [(2, vec![(3, 2), (4, 2)]), (3, vec![(4, 2)]), (4, vec![])] {
-            write(&kv, &log.cut(index).unwrap());
-            assert!(log.cut(index).is_none());
-            for log in [&log, &open(&kv).unwrap()] {
-                assert_eq!(log.first_index().unwrap(), index + 1);
-                assert_eq!(log.term(index).unwrap(), if index == 2 { 1 } else { 2 });
-                assert_eq!(indexes(log, index + 1..5, None), left);
-                assert!(
-                    log.entries(index, 5, 0, GetEntriesContext::empty(false))
-                        .is_err()
-                );
-                assert!(index == 4 || log.term(4).unwrap() == 2);
-            }
-            assert_eq!(kv.scan(b"e"..b"f").count(), left.len());
-        }
-        assert!(log.cut(5).is_none());
-        write(
-            &kv,
-            &log.append(vec![entry(5, 3, 1)], Some(hard(3, 4)), true),
-        );
-        assert_eq!(indexes(&open(&kv).unwrap(), 5..6, None), [(5, 3)]);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_evicted_entries_are_read_back() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let big = 1 << 20;
-        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, big)).collect();
-        write(&kv, &log.append(entries, Some(hard(1, 40)), true));
-        log.evict(30);
-        assert_eq!(log.recent.front().map(|e| e.index), Some(26));
-        log.evict(10);
-        for log in [log, open(&kv).unwrap()] {
-            assert!(log.recent_bytes <= RECENT_BYTES);
-            let all: Vec<_> = (1..41).map(|i| (i, 1)).collect();
-            assert_eq!(indexes(&log, 1..41, None), all);
-            assert_eq!(indexes(&log, 3..41, Some(0)), [(3, 1)]);
-            assert_eq!(indexes(&log, 24..41, Some(4 << 20)).len(), 3);
-            assert!(log.take_fault().is_none());
-        }
-    }
-
-    #[test]
-    fn unwritten_entries_stay_in_memory() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, 1 << 20)).collect();
-        let _not_written = log.append(entries, Some(hard(1, 0)), true);
-        log.evict(1);
-        assert_eq!(indexes(&log, 1..41, None).len(), 40);
-    }
-
-    #[test]
-    fn damage_is_found_at_opening_or_reported_at_reading() {
-        let kv = Arc::new(MemKv::new());
-        let mut log = open(&kv).unwrap();
-        let entries: Vec<_> = (1..=40).map(|i| entry(i, 1, 1 << 20)).collect();
-        write(&kv, &log.append(entries, Some(hard(1, 40)), true));
-        log.evict(u64::MAX);
-        let mut hole = Batch::default();
-        hole.delete(entry_key(5));
-        write(&kv, &hole);
-        assert_eq!(indexes(&log, 1..41, None), []);
-        assert!(matches!(
-            log.take_fault(),
-            Some(forebay_kv::Error::Corrupt(_))
-        ));
-        assert!(open(&kv).err().unwrap().contains("entry 5 is missing"));
-
-        let lost_tail = Arc::new(MemKv::new());
-        let mut log = open(&lost_tail).unwrap();
-        write(
-            &lost_tail,
-            &log.append(vec![entry(1, 1, 1)], Some(hard(1, 1)), true),
-        );
-        let mut cut = Batch::default();
-        cut.delete(entry_key(1));
-        write(&lost_tail, &cut);
-        assert!(
-            open(&lost_tail)
-                .err()
-                .unwrap()
-                .contains("do not fit together")
-        );
-    }
-}
+mod tests;

@@ -44,6 +44,10 @@ const APPLY_BYTES: u64 = 1 << 20;
 /// rest stays in the journal; everything else goes on.
 const APPLYING_BYTES: u64 = 16 << 20;
 
+/// Runs of messages that wait for the disk. While it hangs or is full the node is as good as cut
+/// off, and what it would say is as good as lost.
+const HELD_RUNS: usize = 4096;
+
 /// What the driver has to do, in order.
 #[derive(Debug)]
 pub(crate) enum Output {
@@ -475,10 +479,10 @@ impl Node {
             let changed = self.reconfigure(number, &committed, &mut batch)?;
             if must_sync || changed {
                 self.writing.push_back(Writing { number, first });
-                self.held.push_back((number, promises));
+                self.hold_back(number, promises);
                 outputs.push(Output::Persist { number, batch });
-            } else if let Some(writing) = self.writing.back() {
-                self.held.push_back((writing.number, promises));
+            } else if let Some(number) = self.writing.back().map(|writing| writing.number) {
+                self.hold_back(number, promises);
             } else {
                 self.raw.on_persist_ready(number);
                 outputs.extend(promises.into_iter().map(send));
@@ -497,6 +501,13 @@ impl Node {
         outputs.append(&mut self.orders);
         self.report(&mut outputs);
         Ok(outputs)
+    }
+
+    /// Keeps messages until the batch `number` is on disk.
+    fn hold_back(&mut self, number: u64, messages: Vec<Message>) {
+        if !messages.is_empty() && self.held.len() < HELD_RUNS {
+            self.held.push_back((number, messages));
+        }
     }
 
     /// Takes note of entries that are committed, and hands them out if apply has room.

@@ -60,10 +60,21 @@ impl Incoming {
         checkpoint::remove(&self.0);
     }
 
+    /// Removes all unless it is part of a snapshot after `applied`.
+    pub(crate) fn discard_old(&self, applied: u64) {
+        if self.read_manifest().is_none_or(|m| m.index <= applied) {
+            self.discard();
+        }
+    }
+
+    fn read_manifest(&self) -> Option<Manifest> {
+        let bytes = fs::read(self.manifest()).ok()?;
+        Manifest::from_bytes(&bytes).ok()
+    }
+
     /// Removes everything that is not part of `wanted`, and writes down what is.
     fn prepare(&self, wanted: &Manifest) -> io::Result<()> {
-        let before = fs::read(self.manifest()).ok();
-        let before = before.and_then(|bytes| Manifest::from_bytes(&bytes).ok());
+        let before = self.read_manifest();
         let before = before.map_or(Vec::new(), |manifest| manifest.files);
         fs::create_dir_all(self.files())?;
         let keep: BTreeSet<_> = before

@@ -1,6 +1,12 @@
 //! What the threads of a node and its handles see of each other.
 
-use crate::{Member, ProposeError, changes::Reply, checkpoint::Live, conf::Change, node::Position};
+use crate::{
+    ProposeError,
+    changes::Reply,
+    checkpoint::Live,
+    conf::{Change, Conf},
+    node::Position,
+};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use std::sync::{
@@ -29,7 +35,7 @@ pub(crate) struct Shared {
     /// No thread is left, and none holds the journal or the state machine.
     pub(crate) ended: watch::Sender<bool>,
     /// The group.
-    pub(crate) members: Mutex<Vec<Member>>,
+    pub(crate) conf: Mutex<Conf>,
     /// What is served to followers that are far behind.
     pub(crate) checkpoint: Mutex<Option<Arc<Live>>>,
     /// The journal's disk is full.
@@ -47,7 +53,7 @@ impl Shared {
             applied: watch::Sender::new(0),
             fault: watch::Sender::new(None),
             ended: watch::Sender::new(false),
-            members: Mutex::default(),
+            conf: Mutex::default(),
             checkpoint: Mutex::default(),
             disk_full: AtomicBool::new(false),
             inbox: AtomicU64::new(0),

@@ -23,7 +23,10 @@ use std::{
 };
 
 mod error;
+mod replace;
 mod tuning;
+
+pub use replace::replace;
 
 use error::{io_failed, mapped, not_opened};
 
@@ -61,7 +64,9 @@ impl RocksKv {
     /// Opens the database in `dir`, making it if there is none. A directory belongs to one open
     /// database at a time.
     pub fn open(dir: &Path, options: &Options) -> Result<Arc<RocksKv>> {
-        fs::create_dir_all(dir).map_err(io_failed)?;
+        fs::create_dir_all(dir)
+            .and_then(|()| replace::remove_other(dir))
+            .map_err(io_failed)?;
         let options = tuning::options(options);
         let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
         let db =

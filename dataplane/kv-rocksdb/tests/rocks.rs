@@ -61,6 +61,41 @@ fn a_copy_of_the_files_of_a_running_database_has_the_synced_and_flushed_writes()
 }
 
 #[test]
+fn a_checkpoint_takes_the_place_of_a_closed_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let [source, checkpoint, target] =
+        ["source", "checkpoint", "target"].map(|n| dir.path().join(n));
+    let store = open(&source);
+    store.write(&one(b"new"), Durability::Volatile).unwrap();
+    store.checkpoint(&checkpoint).unwrap();
+    // Once where there is a database, once where there is none.
+    for _ in 0..2 {
+        let old = open(&target);
+        old.write(&one(b"old"), Durability::Volatile).unwrap();
+        drop(old);
+        forebay_kv_rocksdb::replace(&target, &checkpoint).unwrap();
+        let new = open(&target);
+        assert!(new.get(b"new").unwrap().is_some());
+        assert!(new.get(b"old").unwrap().is_none());
+        // The checkpoint stays as it was.
+        new.write(&one(b"later"), Durability::Volatile).unwrap();
+        drop(new);
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+    forebay_kv_rocksdb::replace(&target, &checkpoint).unwrap();
+    let new = open(&target);
+    assert!(new.get(b"later").unwrap().is_none());
+    drop(new);
+
+    // Interrupted half way: the old one is there, and what was made of the new one goes.
+    let left = dir.path().join("target.other");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("CURRENT"), "half").unwrap();
+    assert!(open(&target).get(b"new").unwrap().is_some());
+    assert!(!left.exists());
+}
+
+#[test]
 fn volatile_and_logged_writes_do_not_mix() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

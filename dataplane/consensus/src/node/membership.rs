@@ -41,6 +41,11 @@ impl Node {
             let leader = self.raw.raft.lead_transferee;
             return Err(ChangeError::NotLeader { leader });
         }
+        // Before that, a change by a former leader may still come to light (Ongaro 2015).
+        if !self.raw.raft.commit_to_current_term() {
+            let early = "the leader has only just been elected";
+            return Err(ChangeError::NotYet(early.to_owned()));
+        }
         if self.raw.raft.has_pending_conf() {
             let busy = "another change of the membership is under way";
             return Err(ChangeError::NotYet(busy.to_owned()));

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Seeds of every `cargo test`.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 600;
 
 /// Seeds within which a mutation must be found out.
 const FOUND_WITHIN: u64 = 300;

@@ -148,3 +148,15 @@ pub(crate) fn numbers(machine: &Recorder) -> Vec<Vec<u8>> {
     commands.dedup();
     commands
 }
+
+/// xorshift64 (Marsaglia 2003), for what only has to look arbitrary; not 0.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
 
 mod benchmark;
+mod chaos;
 mod disk;
 mod durability;
 mod faults;
@@ -14,3 +15,4 @@ mod machine;
 mod membership;
 mod network;
 mod snapshot;
+mod table;

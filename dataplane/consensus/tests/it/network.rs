@@ -1,5 +1,6 @@
 //! A network in memory that loses messages and can be cut.
 
+use crate::fixture::Random;
 use bytes::Bytes;
 use forebay_consensus::{ChunkError, Raft, Transport};
 use parking_lot::Mutex;
@@ -21,13 +22,12 @@ impl Transport for NoNetwork {
     }
 }
 
-#[derive(Default)]
 struct State {
     nodes: BTreeMap<u64, Raft<u64>>,
     isolated: BTreeSet<u64>,
     /// One message in so many is lost; 0: none.
     loss: u64,
-    random: u64,
+    random: Random,
     /// Bytes of snapshots that may still be fetched; none: no bound.
     allowance: Option<u64>,
     /// What was fetched: file, offset and bytes.
@@ -36,7 +36,6 @@ struct State {
     chunk: u64,
 }
 
-#[derive(Default)]
 pub(crate) struct Network {
     state: Mutex<State>,
 }
@@ -44,9 +43,13 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn losing_one_in(loss: u64) -> Arc<Network> {
         let state = State {
+            nodes: BTreeMap::new(),
+            isolated: BTreeSet::new(),
             loss,
-            random: 1,
-            ..State::default()
+            random: Random(1),
+            allowance: None,
+            fetched: Vec::new(),
+            chunk: 0,
         };
         Arc::new(Network {
             state: Mutex::new(state),
@@ -99,11 +102,8 @@ impl Transport for Port {
     fn send(&self, to: u64, message: Bytes) {
         let node = {
             let mut state = self.network.state.lock();
-            // xorshift64 (Marsaglia 2003): which messages are lost only has to look arbitrary.
-            state.random ^= state.random << 13;
-            state.random ^= state.random >> 7;
-            state.random ^= state.random << 17;
-            let lost = state.loss > 0 && state.random.is_multiple_of(state.loss);
+            let loss = state.loss;
+            let lost = loss > 0 && state.random.below(loss) == 0;
             if lost || state.isolated.contains(&self.id) || state.isolated.contains(&to) {
                 return;
             }
