@@ -149,6 +149,10 @@ pub(crate) struct Node {
     /// Entries from this index on are handed out when this batch is on disk: a change of the
     /// configuration must not be lost once the state machine may have flushed what follows it.
     hold: Option<(u64, u64)>,
+    /// Who has left the group, and is told when that is on disk.
+    leavers: Vec<u64>,
+    /// Ticks since this node, which has left the group, last asked whether others know.
+    left_ticks: u32,
     /// What events asked for beside what the library says.
     orders: Vec<Output>,
     incoming: Incoming,
@@ -168,10 +172,8 @@ impl Node {
     /// A node over its journal, whose state machine has applied up to `applied`.
     pub(crate) fn new(id: u64, mut log: Log, applied: u64, bounds: Bounds) -> Result<Node, Fatal> {
         let conf = log.conf();
-        if conf.was_removed(id) {
-            return Err(membership::removed(id));
-        }
-        if id == 0 || !conf.is_empty() && !conf.contains(id) {
+        let belongs = conf.is_empty() || conf.contains(id) || conf.was_removed(id);
+        if id == 0 || !belongs {
             return Err(Fatal::new(format!(
                 "node {id} is not among the members {:?} of the journal; give the id that this \
                  directory was made with",
@@ -226,6 +228,8 @@ impl Node {
             committed: applied,
             handed_out: applied,
             hold: None,
+            leavers: Vec::new(),
+            left_ticks: 0,
             orders: Vec::new(),
             incoming: Incoming::None,
             outgoing: Outgoing::default(),
@@ -243,6 +247,7 @@ impl Node {
         }
         self.reads.tick();
         self.tick_snapshots();
+        self.tick_removed();
     }
 
     /// Whether an election would find the library in the middle of something: entries that it has
@@ -272,7 +277,9 @@ impl Node {
             return Ok(());
         }
         if self.conf().was_removed(message.from) {
-            self.dismiss(message.from);
+            if self.is_conf_durable() {
+                self.dismiss(message.from);
+            }
             return Ok(());
         }
         // A leader announces no commit beyond what this node once confirmed to have on disk.
@@ -359,6 +366,7 @@ impl Node {
         self.raw.on_persist_ready(number);
         self.snapshot_persisted(number);
         self.hold = self.hold.filter(|(awaited, _)| *awaited > number);
+        self.dismiss_leavers();
         while self
             .held
             .front()

@@ -1,6 +1,6 @@
 //! Who belongs to the group: changes, one at a time, and what those hear who left.
 
-use super::{Accepted, Node, leader, send};
+use super::{Accepted, ELECTION_TICKS, Node, leader, send};
 use crate::{ChangeError, Fatal, conf::Change, wire::Wire};
 use forebay_kv::Batch;
 use raft::{
@@ -142,13 +142,14 @@ impl Node {
                 .apply_conf_change(&change)
                 .map_err(|e| unusable(e.into()))?;
             let conf = self.conf().after(entry.index, &change);
-            if conf.was_removed(self.id) {
-                return Err(removed(self.id));
+            let raft = &mut self.raw.raft;
+            if conf.was_removed(self.id) && raft.state == StateRole::Leader {
+                // The library cannot lead a group that it is not in.
+                raft.become_follower(raft.term, 0);
             }
             let gone = change.changes.iter().map(|single| single.node_id);
-            for id in gone.filter(|id| conf.was_removed(*id)) {
-                self.dismiss(id);
-            }
+            let gone = gone.filter(|id| conf.was_removed(*id) && *id != self.id);
+            self.leavers.extend(gone);
             let applied = self.applied;
             batch
                 .ops
@@ -159,6 +160,44 @@ impl Node {
             changed = true;
         }
         Ok(changed)
+    }
+
+    /// Whether the configuration survives a crash of this node.
+    pub(super) fn is_conf_durable(&self) -> bool {
+        self.hold.is_none() && !self.incoming.is_being_written()
+    }
+
+    /// Tells those who left, once this node cannot forget it any more: until then it may need
+    /// their votes.
+    pub(super) fn dismiss_leavers(&mut self) {
+        if self.is_conf_durable() {
+            for id in std::mem::take(&mut self.leavers) {
+                self.dismiss(id);
+            }
+        }
+    }
+
+    /// A node that has seen its own removal goes on until a member says that it knows, too: those
+    /// that do not know may need its vote to learn of it.
+    pub(super) fn tick_removed(&mut self) {
+        if !self.conf().was_removed(self.id) {
+            return;
+        }
+        self.left_ticks += 1;
+        if self.left_ticks < ELECTION_TICKS as u32 {
+            return;
+        }
+        self.left_ticks = 0;
+        for member in self.conf().members() {
+            // It is answered as any message of a node that was removed, and else says nothing.
+            let mut message = Message {
+                from: self.id,
+                to: member.id,
+                ..Message::default()
+            };
+            message.set_msg_type(MessageType::MsgUnreachable);
+            self.orders.push(send(message));
+        }
     }
 
     /// Tells a node that it was removed: nobody sends it the entry that says so.
@@ -176,7 +215,8 @@ impl Node {
 
     /// Somebody says that this node was removed by the entry `message.commit`, or one before it.
     pub(super) fn dismissed(&self, message: &Message) -> Result<(), Fatal> {
-        if message.commit > self.conf().index {
+        let conf = self.conf();
+        if message.commit > conf.index || message.commit > 0 && conf.was_removed(self.id) {
             return Err(removed(self.id));
         }
         Ok(())

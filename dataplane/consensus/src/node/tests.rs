@@ -1,8 +1,9 @@
 //! The node on its own: what it says to what it is told.
 
 use super::{reads::READ_TICKS, *};
-use crate::{Bootstrap, ChangeError, conf::Change};
+use crate::{Bootstrap, ChangeError, conf::Change, wire::Wire};
 use forebay_kv::{Durability, Kv, MemKv};
+use raft::eraftpb::EntryType;
 use std::sync::Arc;
 
 fn node(kv: &Arc<MemKv>, id: u64, voters: &[u64], applied: u64) -> Result<Node, Fatal> {
@@ -534,6 +535,51 @@ fn a_node_that_was_removed_stops_when_it_hears_so() {
     assert!(fatal.message.contains("node 2 was removed"), "{fatal}");
     let refused = leader.change(&Change::AddLearner(2, "two".into()));
     assert!(matches!(refused, Err(ChangeError::Refused(_))));
+}
+
+/// The member that is left may have to learn of the removal with its vote.
+#[test]
+fn a_node_that_sees_its_own_removal_goes_on_until_a_member_knows() {
+    let kv = Arc::new(MemKv::new());
+    let mut removed = node(&kv, 1, &[1, 2], 0).unwrap();
+    let mut change = Entry {
+        index: 1,
+        term: 1,
+        data: Change::Remove(1).to_raft().to_bytes(),
+        ..Entry::default()
+    };
+    change.set_entry_type(EntryType::EntryConfChangeV2);
+    let mut append = from(2, MessageType::MsgAppend, &removed);
+    append.term = 1;
+    append.commit = 1;
+    append.entries = vec![change];
+    removed.receive(append).unwrap();
+    settle(&mut removed, &kv);
+    assert!(removed.conf().was_removed(1));
+
+    let mut again = node(&kv, 1, &[1, 2], 0).unwrap();
+    settle(&mut again, &kv);
+    for node in [&mut removed, &mut again] {
+        let mut candidate = from(2, MessageType::MsgRequestVote, node);
+        candidate.term = 2;
+        candidate.index = 1;
+        candidate.log_term = 1;
+        candidate.context = b"CampaignTransfer".to_vec();
+        node.receive(candidate).unwrap();
+        let said = settle(node, &kv);
+        assert!(
+            said.contains(&"MsgRequestVoteResponse to 2".to_owned()),
+            "{said:?}"
+        );
+        for _ in 0..ELECTION_TICKS {
+            node.tick();
+        }
+        let said = settle(node, &kv);
+        assert!(said.contains(&"MsgUnreachable to 2".to_owned()), "{said:?}");
+        let mut notice = from(2, MessageType::MsgUnreachable, node);
+        notice.commit = 1;
+        assert!(node.receive(notice).is_err());
+    }
 }
 
 #[test]

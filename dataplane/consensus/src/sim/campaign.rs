@@ -62,9 +62,8 @@ pub(crate) struct Campaign {
     pub(crate) failed: Vec<(u64, Run)>,
 }
 
-/// Runs seeds on all cores. `progress` is called now and then with how many are done and have
-/// failed.
-pub(crate) fn campaign(seeds: Range<u64>, progress: impl Fn(u64, usize) + Sync) -> Campaign {
+/// Runs seeds on all cores. `progress` is called after each.
+pub(crate) fn campaign(seeds: Range<u64>, progress: impl Fn(&Campaign) + Sync) -> Campaign {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
     let campaign = Mutex::new(Campaign::default());
@@ -79,7 +78,7 @@ pub(crate) fn campaign(seeds: Range<u64>, progress: impl Fn(u64, usize) + Sync) 
                     let run = run(seed, None);
                     let mut campaign = campaign.lock();
                     campaign.take(seed, run);
-                    progress(campaign.clean, campaign.failed.len());
+                    progress(&campaign);
                 }
             });
         }
@@ -98,6 +97,7 @@ impl Campaign {
                 sum.reigns += figures.reigns;
                 sum.undecided += figures.undecided;
                 sum.snapshots += figures.snapshots;
+                sum.installed += figures.installed;
                 sum.changes += figures.changes;
             }
             Err(_) => self.failed.push((seed, run)),

@@ -41,6 +41,8 @@ pub(crate) struct Figures {
     pub(crate) undecided: u64,
     /// Checkpoints taken for nodes that were left behind.
     pub(crate) snapshots: u64,
+    /// Snapshots that took the place of a state.
+    pub(crate) installed: u64,
     /// Changes of the membership.
     pub(crate) changes: u64,
 }
@@ -121,6 +123,7 @@ impl Cluster {
             reigns: self.world.invariants.reigns(),
             undecided,
             snapshots: self.world.shelf.taken(),
+            installed: self.world.installed,
             changes: self.world.changes,
         })
     }

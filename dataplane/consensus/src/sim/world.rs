@@ -127,6 +127,8 @@ pub(crate) struct World {
     pub(crate) shelf: Shelf,
     /// The newest configuration of the group that any node has reported.
     pub(crate) conf: Conf,
+    /// Snapshots that took the place of a state.
+    pub(crate) installed: u64,
     /// How often it changed.
     pub(crate) changes: u64,
     pub(crate) founders: Vec<u64>,
@@ -154,6 +156,7 @@ impl World {
             trace: setting.seed,
             shelf: Shelf::default(),
             conf: Conf::begin(&Bootstrap::found(founders.iter().copied())),
+            installed: 0,
             changes: 0,
             founders,
             flush_bytes,
