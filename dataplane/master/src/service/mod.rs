@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod calls;
 mod change;
+mod listing;
 pub(crate) mod metadata;
 pub(crate) mod registry;
 
