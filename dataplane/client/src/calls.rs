@@ -29,6 +29,9 @@ const OVERHEAD: u32 = 256;
 /// Most calls in one message: the master answers them in one go.
 const BATCH: usize = 1_024;
 
+/// Most bytes of one message, by what its calls cost.
+const BATCH_BYTES: u32 = 1 << 20;
+
 type Answered = Result<Told, Status>;
 
 /// Calls over a channel; clones share the stream.
@@ -122,7 +125,7 @@ impl Calls {
     }
 
     async fn call(&self, request: Option<v1::RequestId>, what: Asked) -> Answered {
-        let _room = self.shared.room.acquire_many(cost(&what)).await;
+        let _room = self.shared.room.acquire_many(cost(Some(&what))).await;
         let (waiter, answer) = oneshot::channel();
         let call = v1::Call {
             id: 0,
@@ -141,13 +144,13 @@ impl Calls {
         let mut current = self.shared.link.lock();
         let unsent = match &*current {
             Some(link) => link.send(call, waiter),
-            None => Err((call, waiter)),
+            None => Some((call, waiter)),
         };
-        if let Err((call, waiter)) = unsent {
+        if let Some((call, waiter)) = unsent {
             let link = Arc::new(Link::default());
             tokio::spawn(run(self.shared.channel.clone(), link.clone()));
             // A new one is open.
-            let _ = link.send(call, waiter);
+            link.send(call, waiter);
             *current = Some(link);
         }
     }
@@ -159,11 +162,11 @@ impl Link {
         &self,
         mut call: v1::Call,
         waiter: oneshot::Sender<Answered>,
-    ) -> Result<(), (v1::Call, oneshot::Sender<Answered>)> {
+    ) -> Option<(v1::Call, oneshot::Sender<Answered>)> {
         let waker = {
             let mut queue = self.queue.lock();
             if queue.closed.is_some() {
-                return Err((call, waiter));
+                return Some((call, waiter));
             }
             call.id = if let Some(id) = queue.free.pop() {
                 queue.waiting[id as usize] = Some(waiter);
@@ -178,7 +181,7 @@ impl Link {
         if let Some(waker) = waker {
             waker.wake();
         }
-        Ok(())
+        None
     }
 
     fn answer(&self, answers: Vec<v1::Answer>) {
@@ -231,11 +234,15 @@ impl Stream for Outgoing {
             queue.waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let calls = if queue.calls.len() <= BATCH {
-            std::mem::take(&mut queue.calls)
-        } else {
-            queue.calls.drain(..BATCH).collect()
+        let mut room = BATCH_BYTES;
+        let fits = |call: &&v1::Call| {
+            let left = room.checked_sub(cost(call.what.as_ref()));
+            room = left.unwrap_or_default();
+            left.is_some()
         };
+        let fitting = queue.calls.iter().take(BATCH).take_while(fits).count();
+        let later = queue.calls.split_off(fitting.max(1));
+        let calls = std::mem::replace(&mut queue.calls, later);
         Poll::Ready(Some(v1::CallBatch { calls }))
     }
 }
@@ -275,17 +282,104 @@ fn garbled() -> Status {
     status(Code::Internal, "the answer is none to the call")
 }
 
-fn cost(what: &Asked) -> u32 {
+/// Bytes that a call takes, at least.
+fn cost(what: Option<&Asked>) -> u32 {
     let bytes = match what {
-        Asked::Lookup(lookup) => lookup.name.len(),
-        Asked::Resolve(resolve) => resolve.path.len(),
-        Asked::Create(make) | Asked::Mkdir(make) => make.name.len(),
-        Asked::Rename(rename) => rename.name.len() + rename.new_name.len(),
-        Asked::Remove(remove) | Asked::RemoveDir(remove) => remove.name.len(),
-        Asked::GetAttr(_) | Asked::OpenFile(_) | Asked::SetAttr(_) => 0,
+        Some(Asked::Lookup(lookup)) => lookup.name.len(),
+        Some(Asked::Resolve(resolve)) => resolve.path.len(),
+        Some(Asked::Create(make) | Asked::Mkdir(make)) => make.name.len(),
+        Some(Asked::Rename(rename)) => rename.name.len() + rename.new_name.len(),
+        Some(Asked::Remove(remove) | Asked::RemoveDir(remove)) => remove.name.len(),
+        _ => 0,
     };
     u32::try_from(bytes)
         .unwrap_or(ROOM)
         .saturating_add(OVERHEAD)
         .min(ROOM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt, StreamExt};
+
+    fn getattr(ino: u64) -> v1::Call {
+        v1::Call {
+            what: Some(Asked::GetAttr(v1::GetAttrRequest { ino })),
+            ..v1::Call::default()
+        }
+    }
+
+    fn ask(link: &Link, call: v1::Call) -> oneshot::Receiver<Answered> {
+        let (waiter, answer) = oneshot::channel();
+        assert!(link.send(call, waiter).is_none());
+        answer
+    }
+
+    fn done(id: u32) -> v1::Answer {
+        v1::Answer {
+            id,
+            what: Some(Told::Done(v1::Done {})),
+        }
+    }
+
+    #[test]
+    fn what_waits_goes_in_one_message_and_answers_come_in_any_order() {
+        let link = Arc::new(Link::default());
+        let mut outgoing = Outgoing(link.clone());
+        assert!(outgoing.next().now_or_never().is_none());
+        let mut answers: Vec<_> = (0..3).map(|ino| ask(&link, getattr(ino))).collect();
+        let batch = outgoing.next().now_or_never().flatten().unwrap();
+        let ids: Vec<u32> = batch.calls.iter().map(|call| call.id).collect();
+        assert_eq!(batch.calls.len(), 3);
+        link.answer(vec![done(ids[2]), done(ids[0]), done(999)]);
+        assert!(answers[2].try_recv().unwrap().is_ok());
+        assert!(answers[0].try_recv().unwrap().is_ok());
+        assert!(answers[1].try_recv().is_err(), "not answered yet");
+        // An id is used again only once it is free.
+        drop(ask(&link, getattr(3)));
+        let batch = outgoing.next().now_or_never().flatten().unwrap();
+        assert_ne!(batch.calls[0].id, ids[1]);
+        assert!(ids.contains(&batch.calls[0].id));
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let link = Arc::new(Link::default());
+        let mut outgoing = Outgoing(link.clone());
+        let resolve = || v1::Call {
+            what: Some(Asked::Resolve(v1::ResolveRequest {
+                path: vec![b'x'; 300 << 10].into(),
+            })),
+            ..v1::Call::default()
+        };
+        let mut answers: Vec<_> = (0..5).map(|_| ask(&link, resolve())).collect();
+        answers.extend((0..3000).map(|ino| ask(&link, getattr(ino))));
+        let mut sizes = Vec::new();
+        while let Some(Some(batch)) = outgoing.next().now_or_never() {
+            sizes.push(batch.calls.len());
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), answers.len());
+        assert_eq!(sizes[..1], [3]);
+        assert!(sizes.iter().all(|size| *size <= BATCH));
+    }
+
+    #[test]
+    fn a_broken_stream_fails_what_is_in_flight_and_takes_no_more() {
+        let link = Arc::new(Link::default());
+        let mut outgoing = Outgoing(link.clone());
+        let mut sent = ask(&link, getattr(1));
+        assert!(outgoing.next().now_or_never().is_some());
+        let mut queued = ask(&link, getattr(2));
+        link.close(&transient(Status::internal("h2 broke")));
+        for answer in [&mut sent, &mut queued] {
+            let status = answer.try_recv().unwrap().unwrap_err();
+            assert!(code_of(&status).is_transient());
+        }
+        assert_eq!(outgoing.next().now_or_never(), Some(None));
+        assert!(link.send(getattr(3), oneshot::channel().0).is_some());
+        link.answer(vec![done(0)]);
+        let unknown = transient(Status::unimplemented("an old master"));
+        assert_eq!(code_of(&unknown), Code::Unsupported);
+    }
 }

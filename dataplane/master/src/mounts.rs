@@ -32,8 +32,11 @@ pub(crate) struct Opened {
 pub(crate) struct Mounts {
     meta: Arc<Meta>,
     open: OpenUnderStore,
-    stores: Mutex<BTreeMap<MountId, (Arc<MountSpec>, Arc<dyn UnderStore>)>>,
+    stores: Mutex<BTreeMap<MountId, InUse>>,
 }
+
+/// A store, and the settings with which it was opened.
+type InUse = (Arc<MountSpec>, Arc<dyn UnderStore>);
 
 impl Mounts {
     /// The table in `meta`.

@@ -5,16 +5,20 @@
 //! another thread would cost more than they do.
 
 use crate::{
-    error::{Error, Result, blocking},
+    error::{Error, Result},
     proposer::Proposer,
     sync::Sync,
 };
-use forebay_meta::Meta;
+use forebay_meta::{Meta, Placed};
 use forebay_types::{Attr, Code, FileKind, FileRef, Ino, Name};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Entries of one batch of a listing.
+/// Most entries of one message of a listing.
 pub(crate) const DIR_BATCH: usize = 4_096;
+
+/// Listings that may have many more entries in memory at the same time.
+const LARGE_LISTINGS: usize = 4;
 
 /// A path's end.
 #[derive(Clone, Debug)]
@@ -33,6 +37,7 @@ pub(crate) struct Namespace {
     meta: Arc<Meta>,
     sync: Sync,
     proposer: Arc<Proposer>,
+    large_listings: Arc<Semaphore>,
 }
 
 impl Namespace {
@@ -41,12 +46,18 @@ impl Namespace {
             meta,
             sync,
             proposer,
+            large_listings: Arc::new(Semaphore::new(LARGE_LISTINGS)),
         }
     }
 
     /// The state below.
     pub(crate) fn meta(&self) -> &Arc<Meta> {
         &self.meta
+    }
+
+    /// Leave to have many entries of a listing in memory, if it is to be had.
+    pub(crate) fn large_listing(&self) -> Option<OwnedSemaphorePermit> {
+        self.large_listings.clone().try_acquire_owned().ok()
     }
 
     /// What keeps it in step.
@@ -74,7 +85,7 @@ impl Namespace {
 
     /// As [`Namespace::attr`], if nothing must be waited for.
     pub(crate) fn attr_now(&self, ino: Ino) -> Result<Option<(Attr, Duration)>> {
-        let (attr, dir) = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
+        let Placed { attr, dir } = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
         let lease = self.sync.attributes_now(attr.kind, dir.as_ref());
         Ok(lease.map(|lease| (attr, lease)))
     }
@@ -95,7 +106,7 @@ impl Namespace {
             return Ok(answer);
         }
         self.sync.compare(ino).await?;
-        let (attr, dir) = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
+        let Placed { attr, dir } = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
         let mount = dir.and_then(|(_, state)| state.mount);
         Ok((attr, self.sync.lease_of(mount)))
     }
@@ -107,17 +118,6 @@ impl Namespace {
         let attr = self.meta.attr(dir)?.ok_or_else(|| unknown(dir))?;
         let parent = self.meta.parent(dir)?.map_or(dir, |(parent, _)| parent);
         Ok((attr, parent, lease))
-    }
-
-    /// Up to `limit` entries of a directory that was opened, after a name.
-    pub(crate) async fn entries(
-        &self,
-        dir: Ino,
-        after: Option<Name>,
-        limit: usize,
-    ) -> Result<Vec<(Name, Attr)>> {
-        let meta = self.meta.clone();
-        Ok(blocking(move || meta.read_dir(dir, after.as_ref(), limit)).await??)
     }
 
     /// What stands at an absolute path.

@@ -52,7 +52,7 @@ pub use command::{
     Access, Change, Command, Entry, Problem, ProblemReason, RequestId, SetAttr, UfsEntry, UfsKind,
 };
 pub use outcome::{Invalidated, Outcome, Reply};
-pub use view::{DirState, Mount};
+pub use view::{DirState, Mount, Placed};
 
 use counters::Counters;
 use hint::Hints;
@@ -168,9 +168,10 @@ impl Meta {
         let mut rest = entries;
         while let Some(first) = rest.first() {
             let small = |entry: &&Entry| entry.commands.iter().all(|c| c.change.is_small());
-            let run = match small(&first) {
-                true => rest.iter().take_while(small).count(),
-                false => 1,
+            let run = if small(&first) {
+                rest.iter().take_while(small).count()
+            } else {
+                1
             };
             let (now, later) = rest.split_at(run);
             self.together(&mut held, |txn| {

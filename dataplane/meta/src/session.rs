@@ -13,7 +13,7 @@ use crate::{
 use forebay_kv::{Batch, Kv};
 use forebay_types::{Code, SessionId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// Most outcomes kept of one session; beyond, the oldest are forgotten and their requests, sent
 /// again, are refused.
@@ -81,21 +81,19 @@ impl Session {
 
 impl Sessions {
     fn get(&mut self, kv: &dyn Kv, id: SessionId) -> Result<Option<&Session>> {
-        if !self.known.contains_key(&id) {
+        if let Entry::Vacant(place) = self.known.entry(id) {
             let Some(bytes) = kv.get(&schema::session(id))? else {
                 return Ok(None);
             };
             let mut session = Session::new(schema::decode(&bytes, "session")?);
             // Below the floor there are only the tombstones of what was forgotten.
-            let (start, end) = (
-                schema::outcome(id, session.row.floor),
-                schema::outcomes(id).end,
-            );
+            let start = schema::outcome(id, session.row.floor);
+            let end = schema::outcomes(id).end;
             for pair in kv.scan(start.as_slice()..end.as_slice()) {
                 let sequence = schema::sequence_of(&pair?.0)?;
                 session.kept.insert(sequence, None);
             }
-            self.known.insert(id, session);
+            place.insert(session);
         }
         Ok(self.known.get(&id))
     }

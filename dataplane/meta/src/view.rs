@@ -31,6 +31,15 @@ pub struct DirState {
     pub synced_ns: Option<i64>,
 }
 
+/// An inode's attributes and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its attributes.
+    pub attr: Attr,
+    /// The directory that it is in.
+    pub dir: Option<(Ino, DirState)>,
+}
+
 /// A row of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -63,7 +72,7 @@ impl DirState {
 }
 
 /// Most entries read at once: they are in memory together.
-const PORTION: usize = 4096;
+const PORTION: usize = 32_768;
 
 impl Meta {
     /// The cluster's identity, once given.
@@ -148,13 +157,13 @@ impl Meta {
 
     /// Attributes of an inode (orphans included), and the directory that it is in, if it is in
     /// one.
-    pub fn attr_within(&self, ino: Ino) -> Result<Option<(Attr, Option<(Ino, DirState)>)>> {
+    pub fn attr_within(&self, ino: Ino) -> Result<Option<Placed>> {
         let Some(row) = self.row(self.inner(ino))? else {
             return Ok(None);
         };
         let attr = row.attr(ino);
         let Some(place) = row.place.as_ref().filter(|place| !place.gone) else {
-            return Ok(Some((attr, None)));
+            return Ok(Some(Placed { attr, dir: None }));
         };
         let root = self.root.load(Ordering::Acquire);
         let dir = if place.parent.0 == root {
@@ -162,8 +171,8 @@ impl Meta {
         } else {
             place.parent
         };
-        let state = self.dir_state(dir)?;
-        Ok(Some((attr, state.map(|state| (dir, state)))))
+        let dir = self.dir_state(dir)?.map(|state| (dir, state));
+        Ok(Some(Placed { attr, dir }))
     }
 
     /// Of a file (orphans included); `None` if there is no such file in an under store.

@@ -88,10 +88,8 @@ impl Caller {
         // One at a time in each directory.
         let whole = matches!(operation, Operation::List | Operation::RenameDir);
         let idle = whole && self.number >= self.bench.directories;
-        while !idle
-            && !(self.files.is_empty() && needs_file(operation))
-            && budget.take(Instant::now())
-        {
+        let lacks = |files: &[File]| files.is_empty() && needs_file(operation);
+        while !(idle || lacks(&self.files)) && budget.take(Instant::now()) {
             let operation = match operation {
                 Operation::Mix if self.files.is_empty() => Operation::Create,
                 Operation::Mix => self.mixed(),

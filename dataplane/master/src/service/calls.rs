@@ -98,7 +98,7 @@ impl Calls {
             let namespace = self.namespace.clone();
             let mut barrier = async move { namespace.barrier().await }.boxed();
             match (&mut barrier).now_or_never() {
-                Some(passed) => self.answer(passed, questions, answers),
+                Some(passed) => self.answer(&passed, questions, answers),
                 None => self
                     .early
                     .push(barrier.map(|passed| (passed, questions)).boxed()),
@@ -125,12 +125,12 @@ impl Calls {
     /// Answers questions that have waited long enough.
     fn answer(
         &mut self,
-        passed: Result<()>,
+        passed: &Result<()>,
         questions: Vec<Question>,
         answers: &mut Vec<v1::Answer>,
     ) {
         for (id, what) in questions {
-            if let Err(error) = &passed {
+            if let Err(error) = passed {
                 answers.push(told(id, Err(error.clone())));
                 continue;
             }
@@ -174,7 +174,7 @@ impl Stream for Calls {
                 }
             }
             while let Poll::Ready(Some((passed, questions))) = this.early.poll_next_unpin(context) {
-                this.answer(passed, questions, &mut answers);
+                this.answer(&passed, questions, &mut answers);
             }
             while let Poll::Ready(Some(answer)) = this.slow.poll_next_unpin(context) {
                 answers.push(answer);

@@ -1,11 +1,10 @@
 //! The namespace over gRPC.
 
-use super::{Answer, calls::Calls};
+use super::{Answer, calls::Calls, listing::Listing};
 use crate::{
     error::Error,
     leadership::Leadership,
     metrics::Metrics,
-    namespace::{DIR_BATCH, Namespace},
     proposer::Proposer,
     watch::Hub,
 };
@@ -15,7 +14,7 @@ use forebay_proto::{
     v1::{self, metadata_server::Metadata},
 };
 use forebay_service::Shutdown;
-use forebay_types::{Attr, Code, FileRef, Ino, Name};
+use forebay_types::{Code, FileRef, Ino, Name};
 use futures::{StreamExt, future, stream};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
@@ -86,20 +85,9 @@ impl Metadata for MetadataService {
         let after = Some(request.after).filter(|after| !after.is_empty());
         let after = after.map(Name::new).transpose().map_err(bad_name)?;
         let dir = Ino(request.ino);
-        let (attr, parent, lease) = reign.namespace.open_dir(dir).await?;
-        let reading = Reading {
-            namespace: reign.namespace.clone(),
-            dir,
-            after,
-            left: if request.limit == 0 {
-                u64::MAX
-            } else {
-                request.limit
-            },
-            lease,
-            first: Some((attr, parent)),
-        };
-        let batches = stream::try_unfold(reading, Reading::next);
+        let limit = Some(request.limit).filter(|limit| *limit > 0);
+        let listing = Listing::open(&reign.namespace, dir, after, limit).await?;
+        let batches = stream::try_unfold(listing, Listing::next);
         let batches = batches.take_until({
             let shutdown = self.shutdown.clone();
             async move { shutdown.begun().await }
@@ -145,55 +133,6 @@ impl Metadata for MetadataService {
         let reign = self.leadership.reading().await?;
         reign.namespace.sync().compare(file.id.ino).await?;
         Ok(Response::new(v1::ReportStaleResponse {}))
-    }
-}
-
-/// A directory on its way to a client; read further only when the client takes more.
-struct Reading {
-    namespace: Namespace,
-    dir: Ino,
-    after: Option<Name>,
-    left: u64,
-    lease: Duration,
-    /// Until the first batch is out.
-    first: Option<(Attr, Ino)>,
-}
-
-impl Reading {
-    async fn next(mut self) -> Result<Option<(v1::ReadDirResponse, Reading)>, Status> {
-        let limit = self.left.min(DIR_BATCH as u64) as usize;
-        let entries = match limit {
-            0 => Vec::new(),
-            _ => {
-                self.namespace
-                    .entries(self.dir, self.after.take(), limit)
-                    .await?
-            }
-        };
-        let first = self.first.take();
-        if entries.is_empty() && first.is_none() {
-            return Ok(None);
-        }
-        // A short batch is the last one.
-        self.left = if entries.len() < limit {
-            0
-        } else {
-            self.left - entries.len() as u64
-        };
-        self.after = entries.last().map(|(name, _)| name.clone());
-        let response = v1::ReadDirResponse {
-            entries: entries
-                .into_iter()
-                .map(|(name, attr)| v1::DirEntry {
-                    name: name.into_bytes(),
-                    attr: Some(attr.into()),
-                })
-                .collect(),
-            lease_ms: millis(self.lease),
-            directory: first.map(|(attr, _)| attr.into()),
-            parent: first.map_or(0, |(_, parent)| parent.0),
-        };
-        Ok(Some((response, self)))
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 mod calls;
 mod change;
 pub(crate) mod hello;
+mod listing;
 pub(crate) mod metadata;
 pub(crate) mod raft;
 pub(crate) mod registry;

@@ -72,8 +72,8 @@ async fn clients_change_a_scratch_mount_and_nothing_else() {
         assert_eq!(found.attr.unwrap(), attr.unwrap().into());
         assert_eq!(found.lease_ms, 3_600_000);
     }
-    let renamed = session.rename((d, &name("000")), (s, &name("000")), true);
-    renamed.await.unwrap();
+    let zero = name("000");
+    session.rename((d, &zero), (s, &zero), true).await.unwrap();
     session.remove(d, &name("001")).await.unwrap();
     let refused = |result: Result<(), forebay_client::Error>| result.unwrap_err().code;
     assert_eq!(

@@ -9,3 +9,4 @@ mod reaping;
 mod scratch;
 mod support;
 mod syncing;
+mod tree;

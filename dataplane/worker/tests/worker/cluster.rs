@@ -77,7 +77,7 @@ impl RegistryService for Master {
         let mounts = self.mounts.lock().unwrap().clone();
         let mounts = mounts
             .into_iter()
-            .map(|(id, spec)| forebay_proto::convert::mount_to_wire(id, spec));
+            .map(|(id, spec)| forebay_proto::convert::mount_to_wire(id, &spec));
         Ok(Response::new(v1::TopologyResponse {
             cluster: "loop".into(),
             mounts: mounts.collect(),
