@@ -72,3 +72,21 @@ impl Shutdown {
         self.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_ends_before_the_whole_or_with_it() {
+        let whole = Shutdown::new();
+        let (first, second) = (whole.part(), whole.part());
+        for part in [&first, &second] {
+            part.spawn(std::future::pending());
+        }
+        first.begin();
+        assert!(first.has_begun() && !whole.has_begun() && !second.has_begun());
+        whole.finish().await;
+        assert!(second.has_begun());
+    }
+}

@@ -372,6 +372,7 @@ impl Registry for FakeMaster {
             cluster,
             mounts: Vec::new(),
             workers,
+            settling: false,
         }))
     }
 }
