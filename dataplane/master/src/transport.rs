@@ -68,9 +68,10 @@ impl Peers {
 
 impl Transport for Peers {
     fn send(&self, to: u64, message: Bytes) {
-        match self.queues.get(&to) {
-            Some(queue) => queue.push(message),
-            None => tracing::debug!(to, "message to a master that is not configured"),
+        if let Some(queue) = self.queues.get(&to) {
+            queue.push(message);
+        } else {
+            tracing::debug!(to, "message to a master that is not configured");
         }
     }
 }

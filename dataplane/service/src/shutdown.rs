@@ -58,6 +58,7 @@ impl Shutdown {
 
     /// A part of the process that may end before the rest, and ends with it at the latest. Whoever
     /// waits for the whole waits for the part's tasks, too.
+    #[must_use]
     pub fn part(&self) -> Shutdown {
         Shutdown {
             token: self.token.child_token(),
