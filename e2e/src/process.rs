@@ -313,6 +313,12 @@ pub struct Member {
     pub role: String,
     /// Its process id.
     pub pid: u32,
+    /// A master's number.
+    #[serde(default)]
+    pub id: Option<u64>,
+    /// Whether a master led when the playground was ready.
+    #[serde(default)]
+    pub leads: Option<bool>,
     /// Where it listens, if it does.
     #[serde(default)]
     pub address: Option<String>,

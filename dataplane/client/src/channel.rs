@@ -22,9 +22,9 @@ const MAX_FRAME: u32 = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a connection is asked whether the other side lives, and how long the answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(10); 2];
 /// The same where somebody else can serve instead: a machine that hangs is left soon.
-const KEEP_ALIVE_IN_GROUP: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_IN_GROUP: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A channel that connects on first use, and again after a failure. Must be called within a tokio
 /// runtime. Cheap to clone; calls on clones share the connection.
@@ -37,13 +37,13 @@ pub(crate) fn connect_in_group(address: &Address) -> Channel {
     connect_with(address, KEEP_ALIVE_IN_GROUP)
 }
 
-fn connect_with(address: &Address, keep_alive: Duration) -> Channel {
+fn connect_with(address: &Address, [asked_every, answered_within]: [Duration; 2]) -> Channel {
     let address = address.clone();
     // The URI only names the authority in requests; the connector below ignores it.
     Endpoint::from_static("http://forebay")
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(keep_alive)
-        .keep_alive_timeout(keep_alive)
+        .http2_keep_alive_interval(asked_every)
+        .keep_alive_timeout(answered_within)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -47,16 +47,13 @@ pub(crate) async fn arrive(
     data_dir: &DataDir,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Arrival> {
-    let node = match data_dir.id() {
-        Some(node) => {
-            check(config.id, node, data_dir)?;
-            node
-        }
-        None => {
-            let node = decide(config, listener, shutdown).await?;
-            data_dir.bind_id(node)?;
-            node
-        }
+    let node = if let Some(node) = data_dir.id() {
+        check(config.id, node, data_dir)?;
+        node
+    } else {
+        let node = decide(config, listener, shutdown).await?;
+        data_dir.bind_id(node)?;
+        node
     };
     let bootstrap = if node_id::founded(node) {
         Bootstrap::Found(founders(config, address))

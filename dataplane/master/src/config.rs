@@ -172,6 +172,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             id: 1,
             peers: Vec::new(),
+            join: Vec::new(),
             http: None,
             mounts: paths.iter().map(mount).collect(),
             memory: default_memory(),

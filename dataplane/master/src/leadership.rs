@@ -112,7 +112,8 @@ impl Leadership {
                     return Ok(reign.clone());
                 }
                 if let Some(fault) = &standing.fault {
-                    return Err(fault.clone().context("the leading master cannot serve"));
+                    let text = format!("the leading master cannot serve: {fault}");
+                    return Err(Error::new(Code::Unavailable, text));
                 }
             } else {
                 let text = "the leading master is not ready to serve yet";
@@ -205,6 +206,9 @@ impl Leadership {
             self.standing.send_if_modified(|standing| {
                 let changed = standing.leader != status.leader;
                 standing.leader = status.leader;
+                if elected.is_none() {
+                    standing.fault = None;
+                }
                 changed
             });
             if let (Some(term), None) = (elected, reigning)

@@ -7,6 +7,9 @@
 //!
 //! It is not: a data path (no byte of a file passes through it), nor the metadata's logic.
 //!
+//! Of several masters one leads. What only the leader does is a [`reign::Reign`], which begins and ends with
+//! its term.
+//!
 //! Invariants: a directory counts as listed only after a complete listing; an error in the middle of a listing
 //! removes nothing; one listing of a directory at a time; an answer shows all that was acknowledged
 //! before it was asked for.

@@ -109,6 +109,7 @@ pub(crate) fn address(member: &Member) -> Option<Address> {
     std::str::from_utf8(&member.context).ok()?.parse().ok()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn changed(error: ChangeError) -> Error {
     let code = match &error {
         ChangeError::NotLeader { .. } => Code::NotLeader,

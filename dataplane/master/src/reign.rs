@@ -27,7 +27,7 @@ use std::{
 
 /// How long the workers of the leader before may take to report to a new one: a heartbeat, and the
 /// search for the leader.
-const SETTLING: Duration = Duration::from_millis(2_500);
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// One term of this master as the leader.
 pub(crate) struct Reign {

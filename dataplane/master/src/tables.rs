@@ -31,13 +31,12 @@ impl Tables {
     pub(crate) fn open(&self) -> anyhow::Result<Arc<Meta>> {
         let shown = self.dir.display();
         fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {shown}"))?;
-        let current = match self.current()? {
-            Some(number) => number,
-            None => {
-                self.make_current(0)
-                    .with_context(|| format!("cannot write in {shown}"))?;
-                0
-            }
+        let current = if let Some(number) = self.current()? {
+            number
+        } else {
+            self.make_current(0)
+                .with_context(|| format!("cannot write in {shown}"))?;
+            0
         };
         for entry in fs::read_dir(&self.dir).with_context(|| format!("cannot read {shown}"))? {
             let name = entry?.file_name();

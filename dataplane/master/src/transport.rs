@@ -99,9 +99,10 @@ impl Peers {
 
 impl Transport for Peers {
     fn send(&self, to: u64, message: Bytes) {
-        match self.ways.read().get(&to) {
-            Some(kept) => kept.way.queue.push(message),
-            None => tracing::debug!(to, "message to a master that nobody knows the address of"),
+        if let Some(kept) = self.ways.read().get(&to) {
+            kept.way.queue.push(message);
+        } else {
+            tracing::debug!(to, "message to a master that nobody knows the address of");
         }
     }
 

@@ -58,6 +58,7 @@ impl Shutdown {
 
     /// A part of the process that may end before the rest, and ends with it at the latest. Whoever
     /// waits for the whole waits for the part's tasks, too.
+    #[must_use]
     pub fn part(&self) -> Shutdown {
         Shutdown {
             token: self.token.child_token(),
@@ -70,5 +71,23 @@ impl Shutdown {
         self.token.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_ends_before_the_whole_or_with_it() {
+        let whole = Shutdown::new();
+        let (first, second) = (whole.part(), whole.part());
+        for part in [&first, &second] {
+            part.spawn(std::future::pending());
+        }
+        first.begin();
+        assert!(first.has_begun() && !whole.has_begun() && !second.has_begun());
+        whole.finish().await;
+        assert!(second.has_begun());
     }
 }

@@ -238,3 +238,16 @@ fn no_fuse_device() {
     assert!(line.starts_with("forebay: /dev/fuse"), "{said}");
     assert!(line.contains("modprobe fuse"), "{said}");
 }
+
+#[test]
+fn numbers_of_masters() {
+    let world = World::new();
+    for count in ["0", "2", "4", "7"] {
+        let command = Forebay::new("playground").unwrap();
+        let command = command.arg(world.dir.path().join("pg"));
+        refused(
+            command.args(["--masters", count]),
+            &[&format!("--masters {count}"), "1, 3 or 5"],
+        );
+    }
+}

@@ -12,6 +12,7 @@ mod killed;
 mod odd_keys;
 mod overwritten;
 mod playground;
+mod quorum;
 mod reading;
 mod store_faults;
 mod world;

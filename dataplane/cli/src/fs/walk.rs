@@ -68,16 +68,15 @@ impl Listing {
     async fn next(mut self) -> Result<Option<(Vec<DirEntry>, Listing)>, Failure> {
         let ask = || async {
             let mut open = self.stream.lock().await;
-            let mut stream = match open.take() {
-                Some(stream) => stream,
-                None => {
-                    let request = ReadDirRequest {
-                        ino: self.ino,
-                        after: self.after.clone(),
-                        limit: 0,
-                    };
-                    self.master.metadata().read_dir(request).await?.into_inner()
-                }
+            let mut stream = if let Some(stream) = open.take() {
+                stream
+            } else {
+                let request = ReadDirRequest {
+                    ino: self.ino,
+                    after: self.after.clone(),
+                    limit: 0,
+                };
+                self.master.metadata().read_dir(request).await?.into_inner()
             };
             let batch = stream.message().await?;
             *open = Some(stream);

@@ -397,6 +397,7 @@ impl Registry for FakeMaster {
             cluster,
             mounts: Vec::new(),
             workers,
+            settling: false,
         }))
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn fixture(passthrough: bool) -> Fixture {
     let local = Arc::new(FakeLocal::new(&native));
     let config = FuseConfig {
         mount_point: mount.clone(),
-        master: master.address().clone(),
+        master: master.address().into(),
         worker_socket: None,
         http: None,
         allow_other: false,

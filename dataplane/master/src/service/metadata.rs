@@ -2,11 +2,7 @@
 
 use super::{Answer, calls::Calls, listing::Listing};
 use crate::{
-    error::Error,
-    leadership::Leadership,
-    metrics::Metrics,
-    proposer::Proposer,
-    watch::Hub,
+    error::Error, leadership::Leadership, metrics::Metrics, proposer::Proposer, watch::Hub,
 };
 use forebay_meta::{Change, Reply};
 use forebay_proto::{

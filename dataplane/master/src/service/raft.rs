@@ -99,6 +99,11 @@ impl RaftService {
             address,
         } = peers;
         let id = self.leadership.node();
+        if *from == id {
+            return refuse(format!(
+                "master {from} sent to itself: correct the addresses in its peers"
+            ));
+        }
         if *to != id {
             return refuse(format!(
                 "master {from} took this one, {id}, for master {to}: correct the addresses in its \

@@ -46,6 +46,9 @@ pub(crate) fn config(dir: &Path, stores: &Stores) -> MasterConfig {
     MasterConfig {
         data_dir: dir.join("data"),
         listen: Address::Unix(dir.join("master.sock")),
+        id: 1,
+        peers: Vec::new(),
+        join: Vec::new(),
         http: None,
         mounts: stores.iter().map(mount).collect(),
         memory: ByteSize(64 << 20),

@@ -31,7 +31,7 @@ async fn a_directory_is_loaded_once_for_all_who_ask() {
     store.stall(Operation::List);
     let asks: Vec<_> = (0..50)
         .map(|i| {
-            let client = cluster.calls();
+            let client = cluster.calls().clone();
             let name = if i % 2 == 0 { "a" } else { "absent" };
             let request = v1::LookupRequest {
                 parent: 1,

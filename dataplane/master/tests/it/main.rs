@@ -5,6 +5,7 @@
 mod fixture;
 mod jobs;
 mod lookup;
+mod quorum;
 mod scale;
 mod scratch;
 mod start;

@@ -49,7 +49,7 @@ async fn unmount(cluster: &Cluster, path: &str) -> Result<(), Code> {
 
 /// A session of its own, and the inode of the scratch mount.
 async fn session(cluster: &Cluster) -> (Session, Ino) {
-    let master = Master::new(&cluster.address());
+    let master = Master::new(cluster.address());
     let session = Session::open(&master, "test").await.unwrap();
     let top = cluster.resolve("/s").await.unwrap().ino;
     (session, Ino(top))

@@ -82,6 +82,7 @@ impl RegistryService for Master {
             cluster: "loop".into(),
             mounts: mounts.collect(),
             workers: self.workers.lock().unwrap().values().cloned().collect(),
+            settling: false,
         }))
     }
 }
@@ -191,7 +192,7 @@ impl Cluster {
 fn config(dir: &Path, master: &Address) -> WorkerConfig {
     WorkerConfig {
         data_dir: dir.join("data"),
-        master: master.clone(),
+        master: master.into(),
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: None,
         socket: None,

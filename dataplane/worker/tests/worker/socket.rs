@@ -2,13 +2,13 @@
 
 use crate::support::{MIB, Rig, content, pread, put, until};
 use forebay_client::{Ensured, LocalWorker, RemoteReader, SocketWorker};
-use forebay_types::Code;
+use forebay_types::{Address, Code};
 use forebay_ufs::memory::{MemStore, Operation};
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 async fn connect(path: &std::path::Path) -> (Arc<SocketWorker>, CancellationToken) {
-    let nobody = "127.0.0.1:1".parse().unwrap();
+    let nobody: Address = "127.0.0.1:1".parse().unwrap();
     let remote = Arc::new(RemoteReader::new(&nobody, 1 << 20));
     let token = CancellationToken::new();
     (
