@@ -397,8 +397,11 @@ impl<S: StateMachine> Driver<S> {
         let applied = *self.shared.applied.borrow();
         // In a full journal even a little helps, but a flush that fails is not tried in a circle.
         let room_needed = self.node.is_full() && applied > self.flushed;
-        let due = self.grown >= self.flush_bytes || room_needed && self.ticks > self.flush_tick;
-        if due && !self.flushing && applied >= self.replay_end {
+        // What was replayed may have had a tail that another leader replaced: its end may never
+        // come, if the journal is too full for more.
+        let due = self.grown >= self.flush_bytes && applied >= self.replay_end
+            || room_needed && self.ticks > self.flush_tick;
+        if due && !self.flushing {
             self.grown = 0;
             self.flush_tick = self.ticks;
             self.flushing = true;
