@@ -384,6 +384,7 @@ impl Wish {
         let change = match self {
             Wish::Read { .. } => return None,
             Wish::Mount => Change::Mount {
+                configured: true,
                 spec: MountSpec {
                     path: "/".to_owned(),
                     uri: "file:///simulated".to_owned(),
