@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(three.to_string(), "h:1,h:2,unix:/s");
         assert_eq!(
             "h:1".parse::<Addresses>(),
-            Ok(Addresses::from(&"h:1".parse().unwrap()))
+            Ok(Addresses::from("h:1".parse::<Address>().unwrap()))
         );
         for (bad, why) in [
             ("", "bad address"),

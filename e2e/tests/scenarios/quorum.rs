@@ -102,18 +102,19 @@ impl Quorum {
         let (status, body) = get(master, "/readyz").unwrap();
         assert!(status.contains("200"), "{status}: {body}");
     }
+}
 
-    fn fs(&self, args: &[&str], masters: &str, path: &str) -> String {
-        let command = Forebay::new("fs").unwrap().args(args);
-        let begun = Instant::now();
-        let said = command.args(["--master", masters, path]).output().unwrap();
-        assert!(
-            begun.elapsed() < PAUSE,
-            "{args:?} took {:?}",
-            begun.elapsed()
-        );
-        said
-    }
+/// `forebay fs …` through masters; what it printed.
+fn tool(args: &[&str], masters: &str, path: &str) -> String {
+    let command = Forebay::new("fs").unwrap().args(args);
+    let begun = Instant::now();
+    let said = command.args(["--master", masters, path]).output().unwrap();
+    assert!(
+        begun.elapsed() < PAUSE,
+        "{args:?} took {:?}",
+        begun.elapsed()
+    );
+    said
 }
 
 /// Sets a flag when it goes.
@@ -176,14 +177,14 @@ fn a_killed_leader_is_a_pause_and_no_error() {
             let mut load = load.args(["--master", &all, "/"]).spawn().unwrap();
             let leader = quorum.leader(None);
             quorum.signal(&leader, Signal::KILL);
-            quorum.fs(&["pin"], &all, &format!("/d{round}"));
+            tool(&["pin"], &all, &format!("/d{round}"));
             let next = quorum.leader(leader.id);
             assert!(load.wait(PATIENCE).unwrap().success(), "{}", load.stderr());
             let loaded = load.line(PATIENCE).unwrap();
             assert!(loaded.contains("\"files\":32"), "{loaded}");
             assert_ne!(next.id, leader.id);
             quorum.restart(&leader);
-            let pinned = quorum.fs(
+            let pinned = tool(
                 &["location", "--json"],
                 &all,
                 &format!("/d{round}/f0{round}"),
@@ -206,12 +207,12 @@ fn a_stopped_leader_steps_down_and_says_nothing_stale() {
     quorum.signal(&old, Signal::STOP);
     let next = quorum.leader(old.id);
     let content = world.put("f", 2, 2_000);
-    quorum.fs(&["sync", "-r"], &quorum.addresses(), "/");
+    tool(&["sync", "-r"], &quorum.addresses(), "/");
     assert_same(&mount.join("f"), &content);
 
     quorum.signal(&old, Signal::CONT);
     // It believes to lead until it hears of the others.
-    let told = quorum.fs(&["stat", "--json"], old.address.as_deref().unwrap(), "/f");
+    let told = tool(&["stat", "--json"], old.address.as_deref().unwrap(), "/f");
     assert!(told.contains("2000"), "{told}");
     eventually("the old leader follows", PATIENCE, || {
         figure(&old, "raft_leader") == next.id && figure(&old, "raft_is_leader") == Some(0)
@@ -226,13 +227,13 @@ fn all_masters_killed_at_once_come_back_with_everything() {
     let mut quorum = Quorum::start(&world);
     let mount = quorum.playground.mount_points()[0].to_owned();
     let all = quorum.addresses();
-    quorum.fs(&["pin"], &all, "/d");
-    let inode = |quorum: &Quorum| {
-        let stat = quorum.fs(&["stat", "--json"], &all, "/d/f");
+    tool(&["pin"], &all, "/d");
+    let inode = || {
+        let stat = tool(&["stat", "--json"], &all, "/d/f");
         let stat: serde_json::Value = serde_json::from_str(&stat).unwrap();
         stat["inode"].as_u64().unwrap()
     };
-    let before = inode(&quorum);
+    let before = inode();
     for master in quorum.masters.clone() {
         quorum.signal(&master, Signal::KILL);
     }
@@ -240,7 +241,7 @@ fn all_masters_killed_at_once_come_back_with_everything() {
         quorum.run_again(&master);
     }
     assert_same(&mount.join("d/f"), &content);
-    assert_eq!(inode(&quorum), before);
+    assert_eq!(inode(), before);
 }
 
 #[test]
@@ -260,6 +261,6 @@ fn a_playground_of_masters_alone_names_them_and_their_leader() {
     assert_eq!(ids, [Some(1), Some(2), Some(3)]);
     let leading = quorum.masters.iter().filter(|m| m.leads == Some(true));
     assert_eq!(leading.count(), 1);
-    assert_eq!(quorum.fs(&["ls"], &quorum.addresses(), "/"), "");
+    assert_eq!(tool(&["ls"], &quorum.addresses(), "/"), "");
     assert!(quorum.playground.stop().unwrap().success());
 }
