@@ -101,6 +101,8 @@ struct Driver<S: StateMachine> {
     /// Bytes of entries applied since the last flush began; at first, those of the journal.
     grown: u64,
     flushing: bool,
+    /// The tick when the last flush began.
+    flush_tick: u64,
     /// Last index of the journal at start: before it is applied, a flush would free little.
     replay_end: u64,
     /// What the last flush made durable.
@@ -189,7 +191,7 @@ impl<S: StateMachine> Driver<S> {
     fn is_idle(&self) -> bool {
         let waiting = !self.barriers.is_empty() || !self.changes.is_empty();
         let serving = self.shared.checkpoint.lock().is_some();
-        self.position.alone_from.is_some() && !waiting && !serving
+        self.position.alone_from.is_some() && !waiting && !serving && !self.node.is_full()
     }
 
     /// Takes in an event and those that wait behind it. All commands among them are one proposal
@@ -377,9 +379,15 @@ impl<S: StateMachine> Driver<S> {
         }
         self.barriers.settle(self.position.committed);
         let applied = *self.shared.applied.borrow();
-        let due = self.grown >= self.flush_bytes || self.node.is_full() && applied > self.flushed;
-        if due && !self.flushing && applied >= self.replay_end {
+        // In a full journal even a little helps, but a flush that fails is not tried in a circle.
+        let room_needed = self.node.is_full() && applied > self.flushed;
+        // What was replayed may have had a tail that another leader replaced: its end may never
+        // come, if the journal is too full for more.
+        let due = self.grown >= self.flush_bytes && applied >= self.replay_end
+            || room_needed && self.ticks > self.flush_tick;
+        if due && !self.flushing {
             self.grown = 0;
+            self.flush_tick = self.ticks;
             self.flushing = true;
             let _ = self.flush.try_send(());
         }

@@ -308,8 +308,13 @@ impl Node {
                 self.receive_outside(message);
                 return Ok(());
             }
-            // As if lost; there will be room when the state machine has made progress.
-            MessageType::MsgAppend if !message.entries.is_empty() && self.is_full() => {
+            // As if lost; there will be room when the state machine has made progress. Where it
+            // has nothing to do, more entries are what is needed: to commit those that are here.
+            MessageType::MsgAppend
+                if !message.entries.is_empty()
+                    && self.is_full()
+                    && self.applied < self.raw.raft.raft_log.committed =>
+            {
                 return Ok(());
             }
             _ => {}

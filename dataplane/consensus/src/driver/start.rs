@@ -114,6 +114,7 @@ pub(crate) fn start<S: StateMachine>(
         flush_bytes,
         grown,
         flushing: false,
+        flush_tick: 0,
         replay_end,
         flushed: 0,
         checkpoint_used: 0,

@@ -620,3 +620,37 @@ fn a_group_keeps_a_tail_and_what_continues_a_checkpoint_until_the_journal_is_too
     fill(&mut node, 2);
     assert!(node.is_full());
 }
+
+#[test]
+fn a_full_journal_takes_entries_unless_apply_can_make_room() {
+    let kv = Arc::new(MemKv::new());
+    let mut node = node(&kv, 2, &[1, 2, 3], 0).unwrap();
+    node.bounds.max_bytes = 1 << 20;
+    let append = |node: &mut Node, index: u64, commit: u64| {
+        let mut append = from(1, MessageType::MsgAppend, node);
+        (append.index, append.log_term) = (index - 1, u64::from(index > 1));
+        append.commit = commit;
+        append.entries = vec![Entry {
+            index,
+            term: 1,
+            data: vec![1; 1 << 20],
+            ..Entry::default()
+        }];
+        node.receive(append).unwrap();
+        // Writes, and does not apply.
+        for output in node.outputs().unwrap() {
+            if let Output::Persist { number, .. } = output {
+                node.persisted(number);
+            }
+        }
+        node.outputs().unwrap();
+        node.raw.store().last()
+    };
+    // Full, but nothing of it is committed: the next entry may be the one that commits it.
+    assert_eq!(append(&mut node, 1, 0), 1);
+    assert!(node.is_full());
+    assert_eq!(append(&mut node, 2, 1), 2);
+    assert_eq!(append(&mut node, 3, 1), 2, "apply is behind");
+    node.applied(1);
+    assert_eq!(append(&mut node, 3, 1), 3);
+}

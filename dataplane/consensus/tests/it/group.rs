@@ -4,7 +4,7 @@ use crate::{
     fixture::{Group, numbers},
     kv::Fault,
 };
-use forebay_consensus::{ChangeError, ProposeError};
+use forebay_consensus::{Bootstrap, ChangeError, ProposeError};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -190,5 +190,41 @@ async fn a_leader_with_a_full_disk_hands_over_to_one_whose_disk_is_fine() {
     assert_ne!(next, leader);
     group.kvs[&leader].set_fault(None);
     group.catches_up(leader, next).await;
+    group.stop().await;
+}
+
+/// The leader's state machine stands still: the group goes on without noticing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_state_machine_costs_nobody_the_leadership() {
+    let mut group = Group::of(0, 0, u64::MAX);
+    // Large messages of a debug build on a busy machine are slow themselves.
+    group.options.tick = Duration::from_millis(100);
+    group.options.bootstrap = Bootstrap::found(1..=3);
+    for id in 1..=3 {
+        group.start_node(id);
+    }
+    let leader = group.propose(b"a", None).await;
+    let before = group.nodes[&leader].status();
+    group.machines[&leader].stall(true);
+    // More than may be on its way to apply.
+    let proposals = (0..20u8).map(|n| group.nodes[&leader].propose(vec![n; 1 << 20].into()));
+    let proposals = futures::future::join_all(proposals);
+    // Committed and applied by the others, and read by them, all through this leader.
+    let others = async {
+        for id in (1..=3).filter(|id| *id != leader) {
+            while group.nodes[&id].status().applied < before.applied + 20 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            group.nodes[&id].read_barrier().await.unwrap();
+        }
+        let status = group.nodes[&leader].status();
+        assert_eq!((status.is_leader, status.term), (true, before.term));
+        assert!(status.applied < before.applied + 20);
+        group.machines[&leader].stall(false);
+    };
+    let others = tokio::time::timeout(Duration::from_mins(1), others);
+    let (outcomes, others) = tokio::join!(proposals, others);
+    others.expect("the group stands still");
+    assert!(outcomes.iter().all(Result::is_ok));
     group.stop().await;
 }

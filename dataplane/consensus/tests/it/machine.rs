@@ -1,7 +1,7 @@
 //! A state machine that remembers every command, and forgets at a crash what was not flushed.
 
 use forebay_consensus::{Fatal, StateMachine};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 /// Commands in one file of a checkpoint: those that are full are the same in all later ones.
@@ -22,6 +22,8 @@ pub(crate) struct Recorder {
     /// Power is lost while a snapshot is taken over: before or after it counts.
     pub(crate) install_fault: Mutex<Option<InstallFault>>,
     pub(crate) checkpoints: Mutex<u64>,
+    stalled: Mutex<bool>,
+    changed: Condvar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,12 @@ impl Recorder {
             poison: Some(poison.to_vec()),
             ..Recorder::default()
         })
+    }
+
+    /// Apply waits while `stalled`.
+    pub(crate) fn stall(&self, stalled: bool) {
+        *self.stalled.lock() = stalled;
+        self.changed.notify_all();
     }
 
     /// What is left after the loss of power.
@@ -81,6 +89,8 @@ impl StateMachine for Recorder {
                 "the test says so",
             ));
         }
+        self.changed
+            .wait_while(&mut self.stalled.lock(), |stalled| *stalled);
         self.advance(index)?
             .commands
             .insert(index, command.to_vec());
