@@ -99,6 +99,7 @@ pub(super) struct Process {
     parked: Vec<(u64, Ticket, u64)>,
     pub(super) grown: u64,
     flushing: bool,
+    flush_tick: u64,
     replay_end: u64,
     flushed: u64,
 }
@@ -153,6 +154,7 @@ impl Process {
             applied,
             parked: Vec::new(),
             flushing: false,
+            flush_tick: 0,
             replay_end,
             flushed: 0,
         })
@@ -417,9 +419,11 @@ impl Process {
         }
         self.barriers.settle(self.position.committed);
         self.hear_barriers(world)?;
-        let due =
-            self.grown >= world.flush_bytes || self.node.is_full() && self.applied > self.flushed;
-        if due && !self.flushing && self.applied >= self.replay_end {
+        let room_needed = self.node.is_full() && self.applied > self.flushed;
+        let due = self.grown >= world.flush_bytes && self.applied >= self.replay_end
+            || room_needed && self.ticks > self.flush_tick;
+        if due && !self.flushing {
+            self.flush_tick = self.ticks;
             self.grown = 0;
             self.flushing = true;
             let delay = 2 * world.conditions.disk_time(self.id);
