@@ -78,7 +78,8 @@ impl Caller {
         self.files.len()
     }
 
-    /// Operations until the budget is used up, or there is nothing left to do them on.
+    /// Operations until the budget is used up, there is nothing left to do them on, or the cluster
+    /// does not answer.
     pub(crate) async fn run(
         &mut self,
         operation: Operation,
@@ -101,7 +102,13 @@ impl Caller {
                     let ns = begun.elapsed().as_nanos() as u64;
                     record(&mut tally.latency, ns);
                 }
-                Err(error) => tally.failed(&error),
+                Err(error) => {
+                    tally.failed(&error);
+                    // The client has tried for long: the cluster is not there.
+                    if error.code.is_transient() {
+                        break;
+                    }
+                }
             }
         }
         Ok(tally)

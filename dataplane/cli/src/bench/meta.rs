@@ -99,7 +99,13 @@ async fn measure(
         };
         if let Some(lacking) = wanted.checked_sub(files as u64).filter(|n| *n > 0) {
             let budget = Arc::new(Budget::new(lacking, None));
-            all(&mut callers, Operation::Create, &budget, stop).await?;
+            let (made, stopped) = all(&mut callers, Operation::Create, &budget, stop).await?;
+            if let Some(error) = made.last_error() {
+                return Err(Failure::run(format!("cannot make the files: {error}")));
+            }
+            if stopped {
+                break;
+            }
         }
         let count = match limit {
             Some(_) => count.unwrap_or(u64::MAX),

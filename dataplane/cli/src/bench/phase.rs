@@ -100,6 +100,11 @@ impl Tally {
         self.last_error = other.last_error.clone().or(self.last_error.take());
     }
 
+    /// One line about a failed operation, if any has.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
     pub(crate) fn has_code(&self, code: Code) -> bool {
         self.errors.contains_key(code.as_str())
     }
