@@ -26,6 +26,7 @@ mod conf;
 mod driver;
 mod extent;
 mod handle;
+pub mod journal;
 mod log;
 mod logger;
 mod node;

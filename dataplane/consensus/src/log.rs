@@ -43,7 +43,7 @@ fn entry_key(index: u64) -> Vec<u8> {
     key
 }
 
-fn entry_keys(indexes: Range<u64>) -> Range<Vec<u8>> {
+pub(crate) fn entry_keys(indexes: Range<u64>) -> Range<Vec<u8>> {
     entry_key(indexes.start)..entry_key(indexes.end)
 }
 
@@ -54,9 +54,15 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
 
 /// The last index that was cut off, and its term; `0, 0` in a whole journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cut {
-    index: u64,
-    term: u64,
+pub(crate) struct Cut {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+}
+
+impl Cut {
+    fn to_bytes(self) -> Vec<u8> {
+        [self.index.to_be_bytes(), self.term.to_be_bytes()].concat()
+    }
 }
 
 /// The journal of one node.
@@ -271,7 +277,7 @@ impl Log {
             .term(index)
             .expect("an index of the journal has a term");
         let mut batch = Batch::default();
-        batch.put(CUT, [index.to_be_bytes(), term.to_be_bytes()].concat());
+        batch.put(CUT, Cut { index, term }.to_bytes());
         batch.delete_range(entry_keys(self.cut.index + 1..index + 1));
         if index == self.last {
             self.runs.clear();
@@ -317,8 +323,7 @@ impl Log {
         self.confs.clear();
         self.confs.push_back(manifest.conf.clone());
         self.snapshot = None;
-        let cut = [manifest.index.to_be_bytes(), manifest.term.to_be_bytes()];
-        batch.put(CUT, cut.concat());
+        batch.put(CUT, self.cut.to_bytes());
         batch.put(CONF, conf_bytes(&manifest.conf));
         batch.put(INSTALL, manifest.to_bytes());
         batch
@@ -415,6 +420,15 @@ impl Log {
     pub(crate) fn take_fault(&self) -> Option<forebay_kv::Error> {
         self.fault.take()
     }
+}
+
+/// What a journal begins with whose state is there already.
+pub(crate) fn first_batch(conf: &Conf, hard: &HardState, cut: Cut) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(CONF, conf_bytes(conf));
+    batch.put(HARD, hard.to_bytes());
+    batch.put(CUT, cut.to_bytes());
+    batch
 }
 
 fn conf_bytes(conf: &Conf) -> Vec<u8> {
