@@ -29,10 +29,63 @@ pub(crate) enum Command {
     Fs(FsArgs),
     /// Capacity and use of each tier, hit ratio, where bytes came from
     Report(ReportArgs),
+    /// Copy all metadata of a running cluster into a directory; again into the same one, only what is new
+    Backup(BackupArgs),
+    /// Make a master's empty data directory hold what a backup holds
+    Restore(RestoreArgs),
+    /// Look into a master's journal
+    Journal(JournalArgs),
     /// The masters: who leads, who belongs to them
     Quorum(QuorumArgs),
     /// Measure a running cluster
     Bench(BenchArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Where the backup goes; made if it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// The directory of a backup
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Configuration of the master that is to have it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) command: JournalCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Print its entries: index, term, what they say. Entries that every table has are cut off
+    Dump(JournalDumpArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct JournalDumpArgs {
+    /// Data directory of a master that is not running
+    #[arg(value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// First index
+    #[arg(long, default_value_t = 0)]
+    pub(crate) from: u64,
+    /// Most entries
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    pub(crate) limit: u64,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What is done with the masters.

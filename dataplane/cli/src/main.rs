@@ -5,6 +5,7 @@
 //! error: what, where, what to do.
 
 mod args;
+mod backup;
 mod bench;
 mod cluster;
 mod daemon;
@@ -20,7 +21,7 @@ mod report;
 mod signal;
 mod tier_arg;
 
-use args::{Cli, Command};
+use args::{Cli, Command, JournalCommand};
 use clap::Parser;
 use failure::Failure;
 use std::{process::ExitCode, time::Duration};
@@ -93,6 +94,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Playground(args) => playground::run(args).await,
             Command::Fs(args) => fs::run(args).await,
             Command::Report(args) => report::run(args).await,
+            Command::Backup(args) => backup::take(&args).await,
+            Command::Restore(args) => backup::restore(&args),
+            Command::Journal(args) => match &args.command {
+                JournalCommand::Dump(args) => backup::dump(args),
+            },
             Command::Quorum(args) => quorum::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
         }

@@ -23,7 +23,7 @@ use crate::{
     proposer::Proposer,
     reign::Office,
     service::{
-        admin::AdminService, metadata::MetadataService, raft::RaftService,
+        admin::AdminService, backup::Backups, metadata::MetadataService, raft::RaftService,
         registry::RegistryService,
     },
     tables::Tables,
@@ -39,8 +39,10 @@ use prometheus_client::registry::Registry;
 use std::{path::Path, sync::Arc, time::Duration};
 
 mod arrival;
+pub mod backup;
 pub mod config;
 mod diff;
+pub mod dump;
 mod error;
 mod flight;
 mod freshness;
@@ -124,6 +126,8 @@ impl Master {
         let configured = configured.map(|peer| (peer.id, peer.address.clone()));
         let leadership = Leadership::new(node, configured.collect(), raft.clone(), peers);
         let leadership = Arc::new(leadership);
+        let backups = Backups::new(machine.clone(), data_dir.path())
+            .context("cannot remove what a backup has left")?;
         if !node_id::founded(node) {
             let joining = ask_to_join(raft.clone(), node, config.clone(), address.clone());
             shutdown.spawn(joining);
@@ -161,6 +165,7 @@ impl Master {
                 metrics: metrics.clone(),
             },
             AdminService {
+                backups,
                 leadership: leadership.clone(),
                 proposer: proposer.clone(),
                 metrics: metrics.clone(),

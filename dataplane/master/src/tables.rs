@@ -50,6 +50,23 @@ impl Tables {
         self.open_number(current)
     }
 
+    /// Begins with copies of these files, each with its name among the tables.
+    pub(crate) fn begin_with<'a>(
+        &self,
+        files: impl Iterator<Item = (PathBuf, &'a str)>,
+    ) -> anyhow::Result<Arc<Meta>> {
+        let dir = self.path(0);
+        fs::create_dir_all(&dir)?;
+        for (from, name) in files {
+            let to = dir.join(name);
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+            File::open(&to)?.sync_all()?;
+        }
+        File::open(&dir)?.sync_all()?;
+        self.make_current(0)?;
+        self.open_number(0)
+    }
+
     /// Puts the checkpoint in `from` in the place of what is in use. What was open stays readable to
     /// whoever still holds it.
     pub(crate) fn install(&self, from: &Path) -> anyhow::Result<Arc<Meta>> {

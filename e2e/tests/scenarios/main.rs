@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on has failed; the lint spares test functions, not what they share"
 )]
 
+mod backup;
 mod bad_input;
 mod command_line;
 mod killed;

@@ -350,7 +350,7 @@ impl Client {
             (
                 Wish::Write { .. } | Wish::Remove { .. },
                 Reply::Refused {
-                    code: Code::NotFound,
+                    code: Code::Stale,
                     reason,
                 },
             ) if reason.starts_with("session") => {

@@ -1,6 +1,6 @@
 //! What people and the operator ask for, over gRPC.
 
-use super::Answer;
+use super::{Answer, backup::Backups};
 use crate::{
     error::{Error, Result, blocking},
     job::{free::free, load::Load, location::location, pin, refresh::refresh, walk::Filter},
@@ -22,7 +22,7 @@ use futures::StreamExt;
 use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Rows of problems that are answered unless asked otherwise.
 const PROBLEMS: usize = 1_000;
@@ -32,6 +32,7 @@ const PROBLEMS_MAX: usize = 10_000;
 
 /// Starts jobs and answers questions about the cluster.
 pub(crate) struct AdminService {
+    pub(crate) backups: Backups,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -211,6 +212,20 @@ impl Admin for AdminService {
             applied: status.applied,
             members: raft.members().iter().map(member).collect(),
         }))
+    }
+
+    type BackupStream = Answer<v1::BackupResponse>;
+
+    async fn backup(
+        &self,
+        request: Request<Streaming<v1::BackupRequest>>,
+    ) -> std::result::Result<Response<Self::BackupStream>, Status> {
+        self.metrics.call("Backup");
+        let reign = self.leadership.reading().await?;
+        let cluster = reign.cluster.clone();
+        let asked = request.into_inner();
+        let answers = self.backups.serve(cluster, asked, &reign.shutdown)?;
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn add_master(

@@ -1,6 +1,7 @@
 //! The gRPC services: thin; they translate and count.
 
 pub(crate) mod admin;
+pub(crate) mod backup;
 mod calls;
 mod change;
 pub(crate) mod hello;

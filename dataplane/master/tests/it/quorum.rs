@@ -214,6 +214,12 @@ async fn masters_of_other_clusters_and_strangers_are_refused() {
     let quorum = Quorum::start().await;
     let cluster = open_session(&quorum.client()).await.cluster;
     let channel = forebay_client::channel::connect(&address(quorum.dir.path(), 1));
+    eventually("a follower knows its cluster", async || {
+        let mut client = RaftClient::new(channel.clone());
+        let who = client.hello(v1::HelloRequest {}).await;
+        who.unwrap().into_inner().cluster == cluster
+    })
+    .await;
     let hello = async |from, to, cluster: &str| {
         let peers = v1::RaftPeers {
             from,
