@@ -26,6 +26,7 @@ pub(crate) async fn master(file: &Path) -> Result<(), Failure> {
     };
     say_ready(&master.address().to_string());
     let asked = stop.wait_or(&shutdown).await;
+    master.step_down().await;
     shutdown.finish().await;
     master.close().await;
     asked

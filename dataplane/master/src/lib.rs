@@ -37,6 +37,7 @@ use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Address;
 use prometheus_client::registry::Registry;
 use std::{path::Path, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 mod arrival;
 pub mod backup;
@@ -80,6 +81,9 @@ const FLUSH_BYTES: u64 = 64 << 20;
 const TICK: Duration = Duration::from_millis(40);
 /// What stays of it for followers close behind.
 const TAIL_BYTES: u64 = 16 << 20;
+
+/// How long another master may take to take over the lead.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// A running master.
 pub struct Master {
@@ -189,6 +193,26 @@ impl Master {
     /// Where it serves (the port is the real one).
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Hands the lead to another master, if this one leads and there is one, so that clients need
+    /// not wait for an election. Before `Shutdown::finish`.
+    pub async fn step_down(&self) {
+        let raft = self.proposer.raft();
+        let status = raft.status();
+        if !status.is_leader {
+            return;
+        }
+        let members = raft.members();
+        for other in members.iter().filter(|m| m.voter && m.id != status.leader) {
+            match timeout(HAND_OVER, raft.transfer(other.id)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::info!(to = other.id, %error, "cannot hand over the lead");
+                }
+                Err(_) => tracing::info!(to = other.id, "does not take over the lead"),
+            }
+        }
     }
 
     /// Stops the journal after the services have stopped (`Shutdown::finish` first).

@@ -9,6 +9,7 @@
 mod backup;
 mod bad_input;
 mod command_line;
+mod format;
 mod killed;
 mod odd_keys;
 mod overwritten;

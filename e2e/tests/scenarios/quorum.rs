@@ -80,6 +80,14 @@ impl Quorum {
         kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
     }
 
+    /// Whether its process has not ended.
+    fn runs(&self, master: &Member) -> bool {
+        let again = self.again.get(&master.id.unwrap());
+        let pid = again.map_or(master.pid, Running::pid);
+        // A zombie has no command line.
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    }
+
     /// Starts a killed master with its own directory.
     fn run_again(&mut self, master: &Member) {
         let command = Forebay::new("master").unwrap();
@@ -218,6 +226,44 @@ fn a_stopped_leader_steps_down_and_says_nothing_stale() {
         figure(&old, "raft_leader") == next.id && figure(&old, "raft_is_leader") == Some(0)
     });
     assert_same(&mount.join("f"), &content);
+}
+
+#[test]
+fn a_rolling_restart_costs_clients_no_error() {
+    let world = World::new();
+    let command = Forebay::new("playground").unwrap();
+    let command = command.arg(world.dir.path().join("pg"));
+    let alone = ["--masters", "3", "--workers", "0", "--mounts", "0"];
+    let mut quorum = Quorum::of(&world, Playground::start(command.args(alone)).unwrap());
+    let masters = quorum.addresses();
+    let stop = AtomicBool::new(false);
+    let failed = thread::scope(|scope| {
+        let bench = scope.spawn(|| {
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let command = Forebay::new("bench").unwrap().args(["meta", "--json"]);
+                let command = command.args(["--operations", "create", "--duration", "1s"]);
+                let said = command.args(["--master", &masters]).output().unwrap();
+                let phase: serde_json::Value = serde_json::from_str(&said).unwrap();
+                assert!(phase["count"].as_u64().unwrap() > 0, "{said}");
+                failed.extend(phase["errors"].as_object().unwrap().clone());
+            }
+            failed
+        });
+        let _stop = Set(&stop);
+        // The one that leads last.
+        let leader = quorum.leader(None);
+        let mut order = quorum.masters.clone();
+        order.sort_by_key(|master| master.id == leader.id);
+        for master in order {
+            quorum.signal(&master, Signal::TERM);
+            eventually("it has gone", PATIENCE, || !quorum.runs(&master));
+            quorum.restart(&master);
+        }
+        stop.store(true, Ordering::Relaxed);
+        bench.join().unwrap()
+    });
+    assert_eq!(failed, []);
 }
 
 #[test]
