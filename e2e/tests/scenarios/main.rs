@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod chaos;
 mod command_line;
 mod killed;
 mod odd_keys;
