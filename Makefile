@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick scale simulate test-clouds fmt lint deny fix deps
+.PHONY: help demo test build bench bench-quick scale chaos simulate test-clouds fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -38,6 +38,11 @@ bench-quick: build
 FILES ?= 1000000
 scale: build
 	$(BIN)/forebay-scale --files $(FILES)
+
+# Three masters as processes, killed and stopped under clients: make chaos ROUNDS=10.
+ROUNDS ?= 100
+chaos: build
+	$(BIN)/forebay-chaos --rounds $(ROUNDS)
 
 # The under stores of Azure and GCS against emulators. The key is the published one of Azurite.
 test-clouds: deps

@@ -1,6 +1,7 @@
 //! End-to-end scenarios, the demonstration and the benchmark, and what they stand on.
 
 pub mod bench;
+pub mod chaos;
 pub mod disk;
 pub mod interrupt;
 pub mod process;

@@ -8,6 +8,7 @@
 
 mod backup;
 mod bad_input;
+mod chaos;
 mod command_line;
 mod format;
 mod killed;
