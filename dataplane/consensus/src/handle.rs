@@ -236,6 +236,7 @@ impl<O: Send + 'static> Raft<O> {
             // The two are read one after the other.
             committed: position.committed.max(applied),
             applied,
+            disk_full: shared.disk_full.load(Ordering::Relaxed),
         }
     }
 

@@ -199,6 +199,8 @@ pub struct Status {
     pub committed: u64,
     /// Last index applied here.
     pub applied: u64,
+    /// The journal's disk is full: nothing can be changed through this node until there is space.
+    pub disk_full: bool,
 }
 
 /// Carries raft messages between the masters, as opaque bytes. One voter needs none.

@@ -159,11 +159,17 @@ impl Leadership {
             is_leader,
             committed,
             applied,
+            disk_full,
             ..
         } = self.raft.status();
         let standing = self.standing.borrow();
         if leader == 0 {
             Some("no leader".to_owned())
+        } else if disk_full {
+            Some(
+                "the disk is full, nothing can be changed: make space in the data directory"
+                    .to_owned(),
+            )
         } else if let Some(fault) = &standing.fault {
             Some(fault.to_string())
         } else if is_leader && standing.reign.is_none() {

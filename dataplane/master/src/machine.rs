@@ -3,7 +3,7 @@
 use crate::{tables::Tables, watch::Hub};
 use forebay_consensus::{Fatal, StateMachine};
 use forebay_meta::{Command, Entry, Invalidated, Meta, Outcome};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::{path::Path, sync::Arc};
 
 /// The outcomes of the commands of one entry of the journal.
@@ -15,13 +15,17 @@ pub(crate) struct Machine {
     meta: RwLock<Arc<Meta>>,
     tables: Tables,
     hub: Arc<Hub>,
+    /// Index of the last flush that succeeded; what was there at the start is on disk.
+    flushed: Mutex<u64>,
 }
 
 impl Machine {
     /// Opens the state in `tables`.
     pub(crate) fn open(tables: Tables, hub: Arc<Hub>) -> anyhow::Result<Machine> {
+        let meta = tables.open()?;
         Ok(Machine {
-            meta: RwLock::new(tables.open()?),
+            flushed: Mutex::new(meta.applied()),
+            meta: RwLock::new(meta),
             tables,
             hub,
         })
@@ -60,11 +64,19 @@ impl StateMachine for Machine {
     }
 
     fn flush(&self) -> Result<u64, Fatal> {
-        self.meta().flush().map_err(|error| Fatal {
-            message: "cannot flush the metadata: check the disk of the master's data directory"
-                .to_owned(),
-            source: Some(Box::new(error)),
-        })
+        let mut flushed = self.flushed.lock();
+        match self.meta().flush() {
+            Ok(index) => *flushed = index,
+            Err(error) if is_full(&error) => {
+                tracing::error!(%error, "no space on the disk of the metadata: the journal grows");
+            }
+            Err(error) => {
+                let what =
+                    "cannot flush the metadata: check the disk of the master's data directory";
+                return Err(Fatal::caused(what, error));
+            }
+        }
+        Ok(*flushed)
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<u64, Fatal> {
@@ -74,8 +86,9 @@ impl StateMachine for Machine {
 
     fn install(&self, dir: &Path) -> Result<(), Fatal> {
         let installed = self.tables.install(dir);
-        *self.meta.write() =
-            installed.map_err(|e| Fatal::caused("cannot take over a snapshot", e))?;
+        let meta = installed.map_err(|e| Fatal::caused("cannot take over a snapshot", e))?;
+        *self.flushed.lock() = meta.applied();
+        *self.meta.write() = meta;
         // What changed between the old state and the new one, nobody knows.
         self.hub.publish(&Invalidated {
             all: true,
@@ -83,6 +96,13 @@ impl StateMachine for Machine {
         });
         Ok(())
     }
+}
+
+fn is_full(error: &forebay_meta::Error) -> bool {
+    matches!(
+        error,
+        forebay_meta::Error::Store(forebay_kv::Error::NoSpace(_))
+    )
 }
 
 /// Skipping what cannot be read would make this state differ from every other's.

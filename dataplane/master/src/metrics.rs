@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     pub(crate) raft_committed: Gauge,
     /// Last index applied here.
     pub(crate) raft_applied: Gauge,
+    /// Whether the journal's disk is full.
+    pub(crate) raft_disk_full: Gauge,
     /// Files that load jobs finished with.
     pub(crate) load_files: Counter,
     /// Bytes of those files.
@@ -65,6 +67,7 @@ impl Metrics {
             raft_is_leader: Gauge::default(),
             raft_committed: Gauge::default(),
             raft_applied: Gauge::default(),
+            raft_disk_full: Gauge::default(),
             load_files: Counter::default(),
             load_bytes: Counter::default(),
             load_failures: Counter::default(),
@@ -112,6 +115,8 @@ impl Metrics {
         r.register("raft_committed", help, self.raft_committed.clone());
         let help = "Last index of the journal applied on this master";
         r.register("raft_applied", help, self.raft_applied.clone());
+        let help = "1 if the journal's disk is full: nothing can be changed";
+        r.register("raft_disk_full", help, self.raft_disk_full.clone());
         let help = "Files that load jobs have done, cached before or not";
         r.register("load_files", help, self.load_files.clone());
         r.register(
@@ -130,6 +135,7 @@ impl Metrics {
         self.raft_is_leader.set(i64::from(status.is_leader));
         self.raft_committed.set(status.committed as i64);
         self.raft_applied.set(status.applied as i64);
+        self.raft_disk_full.set(i64::from(status.disk_full));
     }
 
     /// Counts a call.
