@@ -82,10 +82,10 @@ impl Cluster {
         self.masters.iter().map(|master| master.id).collect()
     }
 
-    /// Where those serve that are not `gone`.
-    pub(super) fn addresses(&self, gone: Option<u64>) -> anyhow::Result<Addresses> {
-        let left = self.masters.iter().filter(|m| Some(m.id) != gone);
-        Addresses::new(left.map(|m| m.address.clone()).collect()).map_err(anyhow::Error::msg)
+    /// Where they serve.
+    pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+        let all = self.masters.iter().map(|master| master.address.clone());
+        Addresses::new(all.collect()).map_err(anyhow::Error::msg)
     }
 
     /// Where one serves.
@@ -157,8 +157,8 @@ impl Cluster {
         let end = Instant::now() + PATIENCE;
         let mut wanted = None;
         loop {
-            let views = self.runtime.block_on(self.views());
-            if let Some(leader) = agreed(&views) {
+            let views = self.runtime.block_on(self.views(None));
+            if let Some(leader) = agreed(&views, 3) {
                 let committed = views.iter().map(|view| view.committed).max();
                 let wanted = *wanted.get_or_insert(committed.unwrap_or_default());
                 if views.iter().all(|view| view.applied >= wanted) {
@@ -172,9 +172,25 @@ impl Cluster {
         }
     }
 
-    /// Where the masters stand that answer.
-    async fn views(&self) -> Vec<QuorumResponse> {
-        let asked = self.masters.iter().map(async |master| {
+    /// Waits until the others have one of them lead; its number.
+    pub(super) fn leader_without(&self, gone: u64) -> anyhow::Result<u64> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let views = self.runtime.block_on(self.views(Some(gone)));
+            if let Some(leader) = agreed(&views, 2).filter(|leader| *leader != gone) {
+                return Ok(leader);
+            }
+            if Instant::now() >= end {
+                bail!("nobody leads after {PATIENCE:?} without master {gone}: {views:?}");
+            }
+            thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Where the masters stand that answer; one that is `gone` is not asked.
+    async fn views(&self, gone: Option<u64>) -> Vec<QuorumResponse> {
+        let left = self.masters.iter().filter(|m| Some(m.id) != gone);
+        let asked = left.map(async |master| {
             let mut admin = master.direct.admin();
             let answer = admin.quorum(QuorumRequest { of_leader: false });
             Some(timeout(ANSWER, answer).await.ok()?.ok()?.into_inner())
@@ -194,8 +210,8 @@ impl Cluster {
     }
 }
 
-/// Who leads, if all three say the same.
-fn agreed(views: &[QuorumResponse]) -> Option<u64> {
+/// Who leads, if so many masters answer and say the same.
+fn agreed(views: &[QuorumResponse], masters: usize) -> Option<u64> {
     let first = views.first()?;
     let leader = first
         .members
@@ -206,7 +222,7 @@ fn agreed(views: &[QuorumResponse]) -> Option<u64> {
         (view.leader, view.term) == (first.leader, first.term)
             && (voters, view.members.len()) == (3, 3)
     };
-    (views.len() == 3 && views.iter().all(same)).then_some(leader.id)
+    (views.len() == masters && views.iter().all(same)).then_some(leader.id)
 }
 
 fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
