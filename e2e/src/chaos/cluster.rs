@@ -8,6 +8,7 @@ use forebay_types::{Address, Addresses};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
+    io::Write,
     path::Path,
     process, thread,
     time::{Duration, Instant},
@@ -44,6 +45,22 @@ struct Process {
 impl Process {
     fn pid(&self) -> u32 {
         self.again.as_ref().map_or(self.member.pid, Running::pid)
+    }
+
+    /// Ends what was started again; its log goes where the playground put that of the first.
+    fn end(&mut self) {
+        if let Some(mut running) = self.again.take() {
+            running.kill();
+            let log = fs::File::options().append(true).open(&self.member.log);
+            // The log is for people who look for a cause; without it there is still the report.
+            let _ = log.and_then(|mut log| log.write_all(running.stderr().as_bytes()));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -145,6 +162,7 @@ impl Cluster {
             ensure!(line.starts_with("ready "), "master {id} said '{line}'");
             let master = self.masters.iter_mut().find(|master| master.id == id);
             if let Some(master) = master {
+                master.end();
                 master.again = Some(running);
             }
         }

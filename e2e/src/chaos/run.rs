@@ -48,9 +48,18 @@ pub fn run(dir: &Path, rounds: u32, seed: u64, say: &dyn Fn(&str)) -> anyhow::Re
     let mut done = Vec::new();
     let mut given_up = Vec::new();
     for (number, fault) in (1..).zip(faults) {
-        let round = stage.round(number, fault);
-        let round =
-            round.with_context(|| format!("seed {seed}, round {number}: {}", fault.name()))?;
+        let round = match stage.round(number, fault) {
+            Ok(round) => round,
+            // Clients that have found something wrong stop, and then nothing goes on.
+            Err(error) if !stage.scene.complaints().is_empty() => {
+                stage.scene.complain(&format!("{error:#}"));
+                break;
+            }
+            Err(error) => {
+                let round = format!("seed {seed}, round {number}: {}", fault.name());
+                return Err(error.context(round));
+            }
+        };
         say(&format!("round {number} of {rounds}: {round}"));
         done.push(round);
         let compared = stage.check(number.is_multiple_of(COMPARED_EVERY) || number == rounds);
@@ -172,8 +181,7 @@ impl<'a> Stage<'a> {
     /// When the first change after the fault was acknowledged.
     fn first(&self) -> anyhow::Result<Instant> {
         let first = self.scene.progress.first(PAUSE);
-        let complaints = self.scene.complaints();
-        first.with_context(|| format!("no change in {PAUSE:?}; so far: {complaints:?}"))
+        first.with_context(|| format!("no change in {PAUSE:?}"))
     }
 
     /// Has the others make a file, and asks the stopped one for it in the moment in which it goes on.
