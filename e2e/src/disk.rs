@@ -53,6 +53,11 @@ impl Scratch {
         self.directory.path()
     }
 
+    /// Leaves it where it is, for a look at it.
+    pub fn keep(self) -> PathBuf {
+        self.directory.keep()
+    }
+
     /// A new directory in it.
     pub fn make(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path().join(name);

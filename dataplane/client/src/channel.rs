@@ -23,8 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a connection is asked whether the other side lives, and how long the answer may take.
 const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(10); 2];
-/// The same where somebody else can serve instead: a machine that hangs is left soon.
-const KEEP_ALIVE_IN_GROUP: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// The same where somebody else can serve instead: a machine that hangs is left when the others have
+/// elected, which takes as long. Who is left for being slow is found again by the hints of the others.
+const KEEP_ALIVE_IN_GROUP: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(500)];
 
 /// A channel that connects on first use, and again after a failure. Must be called within a tokio
 /// runtime. Cheap to clone; calls on clones share the connection.

@@ -42,15 +42,25 @@ fn run() -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let say = |what: &str| eprintln!("{:>5.0} s  {what}", begun.elapsed().as_secs_f64());
     say(&format!("seed {seed}"));
-    let report = chaos::run(&scratch.path().join("masters"), args.rounds, seed, &say)?;
+    let report = chaos::run(&scratch.path().join("masters"), args.rounds, seed, &say);
+    if !report
+        .as_ref()
+        .is_ok_and(|report| report.complaints.is_empty())
+    {
+        eprintln!(
+            "the masters' directories and logs: {}",
+            scratch.keep().display()
+        );
+    }
+    let report = report?;
     if args.json {
         println!("{}", report.json());
     } else {
         report.print();
     }
-    if report.complaints.is_empty() {
-        Ok(ExitCode::SUCCESS)
+    Ok(if report.complaints.is_empty() {
+        ExitCode::SUCCESS
     } else {
-        Ok(ExitCode::FAILURE)
-    }
+        ExitCode::FAILURE
+    })
 }

@@ -8,6 +8,7 @@ use forebay_types::{Address, Addresses};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
+    io::Write,
     path::Path,
     process, thread,
     time::{Duration, Instant},
@@ -44,6 +45,22 @@ struct Process {
 impl Process {
     fn pid(&self) -> u32 {
         self.again.as_ref().map_or(self.member.pid, Running::pid)
+    }
+
+    /// Ends what was started again; its log goes where the playground put that of the first.
+    fn end(&mut self) {
+        if let Some(mut running) = self.again.take() {
+            running.kill();
+            let log = fs::File::options().append(true).open(&self.member.log);
+            // The log is for people who look for a cause; without it there is still the report.
+            let _ = log.and_then(|mut log| log.write_all(running.stderr().as_bytes()));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -82,10 +99,10 @@ impl Cluster {
         self.masters.iter().map(|master| master.id).collect()
     }
 
-    /// Where those serve that are not `gone`.
-    pub(super) fn addresses(&self, gone: Option<u64>) -> anyhow::Result<Addresses> {
-        let left = self.masters.iter().filter(|m| Some(m.id) != gone);
-        Addresses::new(left.map(|m| m.address.clone()).collect()).map_err(anyhow::Error::msg)
+    /// Where they serve.
+    pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+        let all = self.masters.iter().map(|master| master.address.clone());
+        Addresses::new(all.collect()).map_err(anyhow::Error::msg)
     }
 
     /// Where one serves.
@@ -145,6 +162,7 @@ impl Cluster {
             ensure!(line.starts_with("ready "), "master {id} said '{line}'");
             let master = self.masters.iter_mut().find(|master| master.id == id);
             if let Some(master) = master {
+                master.end();
                 master.again = Some(running);
             }
         }
@@ -157,8 +175,8 @@ impl Cluster {
         let end = Instant::now() + PATIENCE;
         let mut wanted = None;
         loop {
-            let views = self.runtime.block_on(self.views());
-            if let Some(leader) = agreed(&views) {
+            let views = self.runtime.block_on(self.views(None));
+            if let Some(leader) = agreed(&views, 3) {
                 let committed = views.iter().map(|view| view.committed).max();
                 let wanted = *wanted.get_or_insert(committed.unwrap_or_default());
                 if views.iter().all(|view| view.applied >= wanted) {
@@ -172,9 +190,25 @@ impl Cluster {
         }
     }
 
-    /// Where the masters stand that answer.
-    async fn views(&self) -> Vec<QuorumResponse> {
-        let asked = self.masters.iter().map(async |master| {
+    /// Waits until the others have one of them lead; its number.
+    pub(super) fn leader_without(&self, gone: u64) -> anyhow::Result<u64> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let views = self.runtime.block_on(self.views(Some(gone)));
+            if let Some(leader) = agreed(&views, 2).filter(|leader| *leader != gone) {
+                return Ok(leader);
+            }
+            if Instant::now() >= end {
+                bail!("nobody leads after {PATIENCE:?} without master {gone}: {views:?}");
+            }
+            thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Where the masters stand that answer; one that is `gone` is not asked.
+    async fn views(&self, gone: Option<u64>) -> Vec<QuorumResponse> {
+        let left = self.masters.iter().filter(|m| Some(m.id) != gone);
+        let asked = left.map(async |master| {
             let mut admin = master.direct.admin();
             let answer = admin.quorum(QuorumRequest { of_leader: false });
             Some(timeout(ANSWER, answer).await.ok()?.ok()?.into_inner())
@@ -194,8 +228,8 @@ impl Cluster {
     }
 }
 
-/// Who leads, if all three say the same.
-fn agreed(views: &[QuorumResponse]) -> Option<u64> {
+/// Who leads, if so many masters answer and say the same.
+fn agreed(views: &[QuorumResponse], masters: usize) -> Option<u64> {
     let first = views.first()?;
     let leader = first
         .members
@@ -206,7 +240,7 @@ fn agreed(views: &[QuorumResponse]) -> Option<u64> {
         (view.leader, view.term) == (first.leader, first.term)
             && (voters, view.members.len()) == (3, 3)
     };
-    (views.len() == 3 && views.iter().all(same)).then_some(leader.id)
+    (views.len() == masters && views.iter().all(same)).then_some(leader.id)
 }
 
 fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use super::{
 };
 use anyhow::{Context, ensure};
 use forebay_client::{Error, Master, Session};
-use forebay_types::{Address, Addresses, Ino, Name};
+use forebay_types::{Address, Ino, Name};
 use parking_lot::MutexGuard;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use std::{
@@ -48,9 +48,18 @@ pub fn run(dir: &Path, rounds: u32, seed: u64, say: &dyn Fn(&str)) -> anyhow::Re
     let mut done = Vec::new();
     let mut given_up = Vec::new();
     for (number, fault) in (1..).zip(faults) {
-        let round = stage.round(number, fault);
-        let round =
-            round.with_context(|| format!("seed {seed}, round {number}: {}", fault.name()))?;
+        let round = match stage.round(number, fault) {
+            Ok(round) => round,
+            // Clients that have found something wrong stop, and then nothing goes on.
+            Err(error) if !stage.scene.complaints().is_empty() => {
+                stage.scene.complain(&format!("{error:#}"));
+                break;
+            }
+            Err(error) => {
+                let round = format!("seed {seed}, round {number}: {}", fault.name());
+                return Err(error.context(round));
+            }
+        };
         say(&format!("round {number} of {rounds}: {round}"));
         done.push(round);
         let compared = stage.check(number.is_multiple_of(COMPARED_EVERY) || number == rounds);
@@ -96,7 +105,7 @@ impl<'a> Stage<'a> {
         rng: SmallRng,
     ) -> anyhow::Result<Stage<'a>> {
         let cluster = Cluster::start(dir, runtime.handle().clone())?;
-        let addresses = cluster.addresses(None)?;
+        let addresses = cluster.addresses()?;
         let scene = Arc::new(Scene::new(CLIENTS));
         let (masters, tree) = runtime.block_on(async {
             let masters = Master::new(&addresses);
@@ -172,19 +181,18 @@ impl<'a> Stage<'a> {
     /// When the first change after the fault was acknowledged.
     fn first(&self) -> anyhow::Result<Instant> {
         let first = self.scene.progress.first(PAUSE);
-        let complaints = self.scene.complaints();
-        first.with_context(|| format!("no change in {PAUSE:?}; so far: {complaints:?}"))
+        first.with_context(|| format!("no change in {PAUSE:?}"))
     }
 
     /// Has the others make a file, and asks the stopped one for it in the moment in which it goes on.
     fn while_stopped(&self, number: u32, stopped: u64, until: Instant) -> anyhow::Result<()> {
         let name = Name::new(format!("round-{number}"))?;
-        let others = self.cluster.addresses(Some(stopped))?;
-        let made = self
-            .runtime
-            .block_on(make(&others, self.tree.witness, &name))?;
+        let leader = self.cluster.leader_without(stopped)?;
+        let leader = self.cluster.address(leader).clone();
+        let witness = self.tree.witness;
+        let made = self.runtime.block_on(make(leader, witness, &name))?;
         let old = self.cluster.address(stopped).clone();
-        let asked = self.runtime.spawn(ask(old, self.tree.witness, name));
+        let asked = self.runtime.spawn(ask(old, witness, name));
         // As long as it was decided to be stopped.
         thread::sleep(until.saturating_duration_since(Instant::now()));
         self.cluster.go_on(stopped)?;
@@ -277,8 +285,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-async fn make(masters: &Addresses, dir: Ino, name: &Name) -> Result<Ino, Error> {
-    let master = Master::new(masters);
+async fn make(leader: Address, dir: Ino, name: &Name) -> Result<Ino, Error> {
+    let master = Master::new(leader);
     let session = Session::open(&master, "chaos witness").await?;
     Ok(session.create(dir, name, ACCESS).await?.ino)
 }
