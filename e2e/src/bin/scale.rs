@@ -10,7 +10,6 @@ use forebay_e2e::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    env,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -88,7 +87,8 @@ fn print(result: &impl Serialize) -> anyhow::Result<()> {
 
 /// Runs a phase in a process of its own.
 fn child<T: DeserializeOwned>(phase: &str, args: &Args, dir: &Path) -> anyhow::Result<T> {
-    let output = Command::new(env::current_exe()?)
+    // Also after the file was replaced by another build.
+    let output = Command::new("/proc/self/exe")
         .args(["--phase", phase])
         .args(["--files", &args.files.to_string()])
         .args(["--budget-mib", &args.budget_mib.to_string()])
