@@ -1,7 +1,11 @@
 //! `make chaos`: three masters, killed and stopped under clients.
 
 use clap::Parser;
-use forebay_e2e::{chaos, disk::Scratch, interrupt::clean_up_on_signals};
+use forebay_e2e::{
+    chaos::{self, Fault, Plan},
+    disk::Scratch,
+    interrupt::clean_up_on_signals,
+};
 use std::{process::ExitCode, time::Instant};
 
 /// Kills and stops masters under clients that create, rename and remove; checks that every acknowledged
@@ -17,6 +21,9 @@ struct Args {
     /// Decides the faults and what clients try [default: another one each time]
     #[arg(long)]
     seed: Option<u64>,
+    /// Only this fault: for percentiles of many
+    #[arg(long, value_name = "FAULT")]
+    only: Option<Fault>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -42,7 +49,12 @@ fn run() -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let say = |what: &str| eprintln!("{:>5.0} s  {what}", begun.elapsed().as_secs_f64());
     say(&format!("seed {seed}"));
-    let report = chaos::run(&scratch.path().join("masters"), args.rounds, seed, &say);
+    let plan = Plan {
+        rounds: args.rounds,
+        seed,
+        only: args.only,
+    };
+    let report = chaos::run(&scratch.path().join("masters"), plan, &say);
     if !report
         .as_ref()
         .is_ok_and(|report| report.complaints.is_empty())

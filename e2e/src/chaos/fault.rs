@@ -1,10 +1,11 @@
 //! What is done to the masters, and in which order.
 
+use clap::ValueEnum;
 use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
 use serde::Serialize;
 
 /// What is done to the masters in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// SIGKILL of the leader.
@@ -51,11 +52,11 @@ impl Fault {
 }
 
 /// The faults of so many rounds: every kind once, then those of the leader more often than others.
-pub(super) fn plan(rounds: u32, rng: &mut SmallRng) -> Vec<Fault> {
-    let mut plan = Fault::ALL.to_vec();
-    plan.shuffle(rng);
-    while plan.len() < rounds as usize {
-        plan.push(match rng.random_range(0..10) {
+pub(super) fn drawn(rounds: u32, rng: &mut SmallRng) -> Vec<Fault> {
+    let mut faults = Fault::ALL.to_vec();
+    faults.shuffle(rng);
+    while faults.len() < rounds as usize {
+        faults.push(match rng.random_range(0..10) {
             0..3 => Fault::KillLeader,
             3..6 => Fault::StopLeader,
             6 => Fault::KillFollower,
@@ -64,8 +65,8 @@ pub(super) fn plan(rounds: u32, rng: &mut SmallRng) -> Vec<Fault> {
             _ => Fault::LoseDisk,
         });
     }
-    plan.truncate(rounds as usize);
-    plan
+    faults.truncate(rounds as usize);
+    faults
 }
 
 #[cfg(test)]
@@ -75,8 +76,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn a_seed_is_a_plan_and_every_kind_comes_early() {
-        let of = |seed, rounds| plan(rounds, &mut SmallRng::seed_from_u64(seed));
+    fn a_seed_draws_the_same_again_and_every_kind_comes_early() {
+        let of = |seed, rounds| drawn(rounds, &mut SmallRng::seed_from_u64(seed));
         assert_eq!(of(1, 50), of(1, 50));
         assert_ne!(of(1, 50), of(2, 50));
         assert_eq!(of(1, 4).len(), 4);

@@ -21,4 +21,4 @@ mod verdict;
 
 pub use fault::Fault;
 pub use report::{Report, Round};
-pub use run::run;
+pub use run::{Plan, run};

@@ -94,6 +94,9 @@ impl Report {
         let mut kinds = Vec::new();
         for fault in Fault::ALL {
             let (failover, longest) = self.figures(fault);
+            if failover.sorted.is_empty() {
+                continue;
+            }
             let ms = |duration: Duration| duration.as_millis() as u64;
             kinds.push(json!({
                 "fault": fault,

@@ -3,7 +3,7 @@
 use super::{
     client::Client,
     cluster::Cluster,
-    fault::{Fault, plan},
+    fault::{Fault, drawn},
     ledger::Ledger,
     report::{Report, Round},
     scene::Scene,
@@ -32,17 +32,32 @@ const PAUSE: Duration = Duration::from_secs(15);
 /// How often the lead is handed to one master before it must have stayed there for a listing.
 const HAND_OVERS: u32 = 5;
 
-/// Three masters below `dir`, clients, and so many rounds. `say` hears of every round. An error means
-/// that the run could not go on; what is wrong with the masters is in the report.
+/// How long, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Rounds, one fault each.
+    pub rounds: u32,
+    /// Decides the faults and what clients try.
+    pub seed: u64,
+    /// Only this fault.
+    pub only: Option<Fault>,
+}
+
+/// Three masters below `dir`, clients, and the rounds of `plan`. `say` hears of every round. An error
+/// means that the run could not go on; what is wrong with the masters is in the report.
 ///
 /// Masters that are started again end with the calling thread.
-pub fn run(dir: &Path, rounds: u32, seed: u64, say: &dyn Fn(&str)) -> anyhow::Result<Report> {
+pub fn run(dir: &Path, plan: Plan, say: &dyn Fn(&str)) -> anyhow::Result<Report> {
+    let Plan { rounds, seed, only } = plan;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let mut rng = SmallRng::seed_from_u64(seed);
-    let faults = plan(rounds, &mut rng);
+    let faults = match only {
+        Some(fault) => vec![fault; rounds as usize],
+        None => drawn(rounds, &mut rng),
+    };
     let mut stage = Stage::set(dir, &runtime, seed, rng)?;
     let begun = Instant::now();
     let mut done = Vec::new();
