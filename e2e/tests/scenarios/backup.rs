@@ -1,6 +1,6 @@
 //! The metadata copied out of a running cluster, and made into a master again.
 
-use crate::world::World;
+use crate::world::{World, eventually};
 use forebay_e2e::process::{Forebay, Member, Playground};
 use std::{
     collections::BTreeSet,
@@ -129,6 +129,11 @@ fn a_damaged_backup_is_refused_and_a_journal_is_dumped() {
     // As if power were lost: nothing of the journal is cut.
     let pid = rustix::process::Pid::from_raw(member.pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    // A zombie has no command line; until then it holds its directory.
+    let line = format!("/proc/{}/cmdline", member.pid);
+    eventually("it is dead", PATIENCE, || {
+        fs::read(&line).is_ok_and(|line| line.is_empty())
+    });
     let data_dir = dir.join("pg/master-0");
     let data_dir = data_dir.to_str().unwrap();
     let dumped = run("journal", &["dump", data_dir]);
