@@ -34,7 +34,7 @@ bench: build
 bench-quick: build
 	$(BIN)/forebay-bench --quick
 
-# The metadata of very many files: make scale FILES=100000000 (a quarter of an hour, 25 GB of disk).
+# The metadata of very many files: make scale FILES=100000000 (a quarter to half an hour; wants 25 GB free, ends with 5).
 FILES ?= 1000000
 scale: build
 	$(BIN)/forebay-scale --files $(FILES)

@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod cluster;
 mod daemon;
+mod duration_arg;
 mod failure;
 mod fs;
 mod local;

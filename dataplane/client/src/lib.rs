@@ -17,6 +17,7 @@ mod flight;
 pub mod local;
 pub mod master;
 mod metacache;
+mod mounts;
 pub mod namespace;
 pub mod placement;
 pub mod reader;

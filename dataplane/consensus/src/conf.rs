@@ -141,12 +141,6 @@ impl Conf {
         self.seats.iter().map(member).collect()
     }
 
-    /// An id that no member has or had.
-    pub(crate) fn unused_id(&self) -> u64 {
-        let last = self.seats.keys().chain(&self.removed).max();
-        last.map_or(1, |id| id + 1)
-    }
-
     /// As raft has it.
     pub(crate) fn to_raft(&self) -> ConfState {
         let learners = self.seats.iter().filter(|(_, seat)| !seat.voter);
@@ -221,8 +215,5 @@ mod tests {
         };
         assert_eq!(conf.members(), [two]);
         assert!(conf.was_removed(1) && !conf.contains(1));
-        assert_eq!(conf.unused_id(), 3);
-        conf = conf.after(8, &Change::Remove(2).to_raft());
-        assert_eq!(conf.unused_id(), 3);
     }
 }

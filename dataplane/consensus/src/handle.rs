@@ -156,11 +156,6 @@ impl<O: Send + 'static> Raft<O> {
         self.inner.shared.conf.lock().members()
     }
 
-    /// An id for a new node, as far as this one knows: no member has it or had it.
-    pub fn unused_id(&self) -> u64 {
-        self.inner.shared.conf.lock().unused_id()
-    }
-
     /// Adds a node that receives the journal and does not count. It starts with an empty
     /// directory and [`Bootstrap::Join`](crate::Bootstrap::Join), before or after this call; the
     /// others know it by `context` (its address). Like all changes of the membership only on the

@@ -9,9 +9,9 @@ use crate::{
     conf::Conf,
     log::{Log, entry_bytes},
     logger,
-    snapshot::Manifest,
 };
 use forebay_kv::Batch;
+pub(crate) use output::{Output, Position};
 use raft::{
     Config, GetEntriesContext, RawNode, StateRole, Storage,
     eraftpb::{Entry, Message, MessageType},
@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 
 mod leadership;
 mod membership;
+mod output;
 mod reads;
 mod snapshots;
 
@@ -48,44 +49,6 @@ const APPLYING_BYTES: u64 = 16 << 20;
 /// off, and what it would say is as good as lost.
 const HELD_RUNS: usize = 4096;
 
-/// What the driver has to do, in order.
-#[derive(Debug)]
-pub(crate) enum Output {
-    /// Write `batch` with fsync, after everything that was handed out before, then say so with
-    /// [`Node::persisted`].
-    Persist {
-        /// Ascending.
-        number: u64,
-        /// What to write.
-        batch: Batch,
-    },
-    /// Send to the node named in the message. May be lost.
-    Send(Box<Message>),
-    /// Apply these, then say so with [`Node::applied`].
-    Apply(Vec<Entry>),
-    /// Reads asked for up to this token are linearizable once `index` is applied.
-    Read {
-        /// As given to [`Node::read_index`].
-        token: u64,
-        /// What must be applied.
-        index: u64,
-    },
-    /// The position changed.
-    Report(Position),
-    /// This is the group from now on.
-    Configure(Conf),
-    /// Take a checkpoint of the state machine, then call [`Node::checkpointed`].
-    Checkpoint,
-    /// Fetch the files of this snapshot from that node (dropping any other that is being
-    /// fetched), then call [`Node::pulled`].
-    Pull(u64, Manifest),
-    /// Let the state machine take over the snapshot that was fetched; after everything that was
-    /// handed out for apply before. Then call [`Node::applied`].
-    Install(Manifest),
-    /// What was fetched is not needed any more. The batch needs no fsync.
-    Discard(Batch),
-}
-
 /// How long the journal may get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -93,22 +56,6 @@ pub(crate) struct Bounds {
     pub(crate) tail_bytes: u64,
     /// Bytes of entries beyond which no more are taken.
     pub(crate) max_bytes: u64,
-}
-
-/// Where the node stands, as far as raft is concerned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// Who leads; 0: nobody known.
-    pub(crate) leader: u64,
-    /// Whether this node does.
-    pub(crate) leading: bool,
-    /// Raft term.
-    pub(crate) term: u64,
-    /// Commit index.
-    pub(crate) committed: u64,
-    /// The only voter leads: the first index of its term. Reads need no round of messages, only
-    /// that this index and everything committed is applied.
-    pub(crate) alone_from: Option<u64>,
 }
 
 /// Where proposals went.

@@ -24,6 +24,9 @@ use tokio::time::{sleep, timeout};
 /// How often the others are asked.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// After the leader has refused, or nobody has answered: it may be for good.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// How long one of them may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -181,10 +184,14 @@ pub(crate) async fn ask_to_join<O: Send + 'static>(
             let (mut admin, address) = (master.admin(), address.clone());
             async move { admin.add_master(AddMasterRequest { address }).await }
         };
-        if let Err(error) = master.retrying("join", ask).await {
-            tracing::warn!(%error, "cannot join the group; trying again");
-        }
-        sleep(AGAIN).await;
+        let pause = match master.retrying("join", ask).await {
+            Ok(_) => AGAIN,
+            Err(error) => {
+                tracing::warn!(%error, "cannot join the group; trying again");
+                REFUSED
+            }
+        };
+        sleep(pause).await;
     }
 }
 

@@ -2,11 +2,8 @@
 
 use super::directory::Entry;
 use forebay_client::{Access, Error, Master, Session, call::error_of};
-use forebay_proto::{
-    convert::mount_to_wire,
-    v1::{LookupRequest, MountRequest, ReadDirRequest, ResolveRequest},
-};
-use forebay_types::{Attr, Ino, MountId, MountSpec, Name, SyncPolicy};
+use forebay_proto::v1::{LookupRequest, ReadDirRequest, ResolveRequest};
+use forebay_types::{Attr, Ino, MountSpec, Name, SyncPolicy};
 use std::collections::BTreeMap;
 use tonic::Status;
 
@@ -41,12 +38,7 @@ impl Tree {
             options: BTreeMap::new(),
             sync: SyncPolicy::Never,
         };
-        let mount = Some(mount_to_wire(MountId(0), &spec));
-        let ask = || {
-            let (mut admin, mount) = (master.admin(), mount.clone());
-            async move { admin.mount(MountRequest { mount }).await }
-        };
-        master.retrying("mount", ask).await?;
+        master.mount(&spec).await?;
         let ask = || {
             let calls = master.calls();
             async move { calls.resolve(ResolveRequest { path: TOP.into() }).await }

@@ -1,6 +1,6 @@
 //! The metadata copied out of a running cluster, and made into a master again.
 
-use crate::world::{World, eventually};
+use crate::world::eventually;
 use forebay_e2e::process::{Forebay, Member, Playground};
 use std::{
     collections::BTreeSet,
@@ -10,6 +10,16 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A master alone, below `dir`, and its address.
+fn alone(dir: &Path) -> (Playground, Member, String) {
+    let command = Forebay::new("playground").unwrap().arg(dir.join("pg"));
+    let command = command.args(["--masters", "1", "--workers", "0", "--mounts", "0"]);
+    let playground = Playground::start(command).unwrap();
+    let member = playground.role("master").next().unwrap().clone();
+    let master = member.address.clone().unwrap();
+    (playground, member, master)
+}
 
 fn run(command: &str, args: &[&str]) -> String {
     Forebay::new(command).unwrap().args(args).output().unwrap()
@@ -67,13 +77,9 @@ fn with_directory(master: &Member, dir: &Path) -> PathBuf {
 
 #[test]
 fn a_backup_taken_while_it_serves_becomes_a_master_with_everything_in_it() {
-    let world = World::new();
-    let dir = world.dir.path();
-    let command = Forebay::new("playground").unwrap().arg(dir.join("pg"));
-    let alone = ["--masters", "1", "--workers", "0", "--mounts", "0"];
-    let playground = Playground::start(command.args(alone)).unwrap();
-    let member = playground.role("master").next().unwrap().clone();
-    let master = member.address.clone().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (playground, member, master) = alone(dir);
     let copy = dir.join("backup");
 
     let mut kept = create(&master, 3_000, &dir.join("first"));
@@ -115,13 +121,9 @@ fn a_backup_taken_while_it_serves_becomes_a_master_with_everything_in_it() {
 
 #[test]
 fn a_damaged_backup_is_refused_and_a_journal_is_dumped() {
-    let world = World::new();
-    let dir = world.dir.path();
-    let command = Forebay::new("playground").unwrap().arg(dir.join("pg"));
-    let alone = ["--masters", "1", "--workers", "0", "--mounts", "0"];
-    let playground = Playground::start(command.args(alone)).unwrap();
-    let member = playground.role("master").next().unwrap().clone();
-    let master = member.address.clone().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (playground, member, master) = alone(dir);
     let copy = dir.join("backup");
     create(&master, 100, &dir.join("acked"));
     backup(&master, &copy);

@@ -3,20 +3,18 @@
 use super::{
     acked::Acked,
     caller::{ACCESS, Bench, Caller, Dir, needs_file},
-    phase::{Budget, Phase, Tally, duration, print},
+    phase::{Budget, Phase, Tally, print},
 };
 use crate::{
     args::{ClusterArgs, MetaBenchArgs, Operation, Planned},
+    duration_arg,
     failure::Failure,
     mount_arg,
     signal::StopSignals,
 };
 use forebay_client::{Master, Session};
-use forebay_proto::{
-    convert::mount_to_wire,
-    v1::{MountRequest, ResolveRequest, UnmountRequest},
-};
-use forebay_types::{Code, Ino, MountId, MountSpec, Name, SyncPolicy};
+use forebay_proto::v1::ResolveRequest;
+use forebay_types::{Code, Ino, MountSpec, Name, SyncPolicy};
 use futures::future::try_join_all;
 use std::{
     collections::BTreeMap,
@@ -32,7 +30,11 @@ pub(crate) async fn run(cluster: &ClusterArgs, args: &MetaBenchArgs) -> Result<(
     let address = cluster.master.as_ref().ok_or_else(|| {
         Failure::usage("which cluster? give --master ADDRESS, or set FOREBAY_MASTER")
     })?;
-    let limit = args.duration.as_deref().map(duration).transpose()?;
+    let limit = args
+        .duration
+        .as_deref()
+        .map(duration_arg::parse)
+        .transpose()?;
     let acked = Acked::create(args.acked.as_deref())?;
     let mut stop = StopSignals::install()?;
     let master = Master::new(address);
@@ -54,7 +56,7 @@ pub(crate) async fn run(cluster: &ClusterArgs, args: &MetaBenchArgs) -> Result<(
     });
     let measured = measure(&bench, args, limit, &top, &mut stop).await;
     if let Some(path) = mounted.filter(|_| !args.keep && args.acked.is_none()) {
-        unmount(&bench.master, &path).await?;
+        bench.master.unmount(&path).await?;
     }
     let phases = measured?;
     if cluster.json {
@@ -220,20 +222,6 @@ async fn mount(master: &Master) -> Result<String, Failure> {
         options: BTreeMap::new(),
         sync: SyncPolicy::Never,
     };
-    let mount = Some(mount_to_wire(MountId(0), &spec));
-    let ask = || {
-        let (mut admin, mount) = (master.admin(), mount.clone());
-        async move { admin.mount(MountRequest { mount }).await }
-    };
-    master.retrying("mount", ask).await?;
+    master.mount(&spec).await?;
     Ok(path)
-}
-
-async fn unmount(master: &Master, path: &str) -> Result<(), Failure> {
-    let ask = || {
-        let (mut admin, path) = (master.admin(), path.to_owned());
-        async move { admin.unmount(UnmountRequest { path }).await }
-    };
-    master.retrying("unmount", ask).await?;
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! One operation measured: when it ends, and what came of it.
 
-use crate::{args::Operation, failure::Failure, output};
+use crate::{args::Operation, output};
 use clap::ValueEnum;
 use forebay_types::Code;
 use hdrhistogram::Histogram;
@@ -209,22 +209,6 @@ fn shown(ns: u64) -> String {
     }
 }
 
-/// 500ms, 10s, 5m, 1h.
-pub(crate) fn duration(text: &str) -> Result<Duration, Failure> {
-    let bad = || Failure::usage(format!("bad time '{text}': use 500ms, 10s, 5m or 1h"));
-    let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let number: u64 = text[..unit].parse().map_err(|_| bad())?;
-    let millis = match &text[unit..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(bad()),
-    };
-    let millis = number.checked_mul(millis).ok_or_else(bad)?;
-    Ok(Duration::from_millis(millis))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,14 +234,5 @@ mod tests {
         }
         assert_eq!(total.latency.len(), 2);
         assert!(total.latency.max() >= 1_000_000_000);
-    }
-
-    #[test]
-    fn times_read() {
-        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
-        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
-        for text in ["", "5", "s", "-1s", "1d", "99999999999999999999h"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use super::walk::{attr, read_dir, resolve};
 use crate::{
     args::FindArgs,
     cluster::{Target, join, shown},
+    duration_arg,
     failure::Failure,
 };
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use forebay_proto::v1::Attr;
 use futures::TryStreamExt;
 use globset::{Glob, GlobMatcher};
 use jiff::Timestamp;
-use std::{ffi::OsStr, io::Write, os::unix::ffi::OsStrExt, pin::pin, time::Duration};
+use std::{ffi::OsStr, io::Write, os::unix::ffi::OsStrExt, pin::pin};
 
 /// What must hold.
 struct Filter {
@@ -35,7 +36,7 @@ impl Filter {
         let not_before_ns = match &args.newer_than {
             None => i64::MIN,
             Some(text) => {
-                let age = age(text)?;
+                let age = duration_arg::parse(text)?;
                 i64::try_from(now.as_nanosecond() - age.as_nanos() as i128).unwrap_or(i64::MIN)
             }
         };
@@ -56,22 +57,6 @@ impl Filter {
                 .as_ref()
                 .is_none_or(|glob| glob.is_match(OsStr::from_bytes(name)))
     }
-}
-
-fn age(text: &str) -> Result<Duration, Failure> {
-    let bad = || Failure::usage(format!("bad age '{text}': use 90s, 15m, 6h or 14d"));
-    let (number, seconds) = match text.char_indices().last() {
-        Some((i, 's')) => (&text[..i], 1),
-        Some((i, 'm')) => (&text[..i], 60),
-        Some((i, 'h')) => (&text[..i], 3600),
-        Some((i, 'd')) => (&text[..i], 86_400),
-        _ => return Err(bad()),
-    };
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(bad)
 }
 
 /// Prints the paths that match, as they are found, the starting point included.
@@ -115,17 +100,4 @@ pub(crate) async fn run(target: &Target, args: &FindArgs, json: bool) -> Result<
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_read() {
-        assert_eq!(age("14d").unwrap(), Duration::from_hours(14 * 24));
-        for text in ["", "d", "14", "14w", "-1s", "99999999999999999999d"] {
-            assert!(age(text).is_err(), "{text}");
-        }
-    }
 }

@@ -6,11 +6,7 @@ use crate::{
     mount_arg,
 };
 use forebay_client::Master;
-use forebay_proto::{
-    convert::mount_to_wire,
-    v1::{MountRequest, UnmountRequest},
-};
-use forebay_types::{Addresses, MountId};
+use forebay_types::Addresses;
 
 /// Mounts; an equal mount is left as it is.
 pub(crate) async fn mount(master: Option<&Addresses>, args: &FsMountArgs) -> Result<(), Failure> {
@@ -21,13 +17,7 @@ pub(crate) async fn mount(master: Option<&Addresses>, args: &FsMountArgs) -> Res
         options: args.options.clone(),
     };
     for spec in mount_arg::mounts(&wanted)? {
-        // The master gives it a number.
-        let mount = Some(mount_to_wire(MountId(0), &spec));
-        let ask = || {
-            let (mut admin, mount) = (master.admin(), mount.clone());
-            async move { admin.mount(MountRequest { mount }).await }
-        };
-        master.retrying("mount", ask).await?;
+        master.mount(&spec).await?;
     }
     Ok(())
 }
@@ -39,11 +29,7 @@ pub(crate) async fn unmount(
 ) -> Result<(), Failure> {
     let master = Master::new(needed(master)?);
     let path = mount_arg::tree_path(&args.path)?;
-    let ask = || {
-        let (mut admin, path) = (master.admin(), path.clone());
-        async move { admin.unmount(UnmountRequest { path }).await }
-    };
-    master.retrying("unmount", ask).await?;
+    master.unmount(&path).await?;
     Ok(())
 }
 
