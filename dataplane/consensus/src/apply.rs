@@ -30,19 +30,18 @@ pub(crate) fn run<S: StateMachine>(
     shared: &Shared,
     events: &Sender<Event<S::Outcome>>,
 ) {
-    let mut applied = *shared.applied.borrow();
     while let Ok(work) = queue.recv() {
         let done = match work {
-            Work::Entries(entries) => apply_all(machine, &mut applied, entries),
+            Work::Entries(entries) => apply_all(machine, shared, entries),
             Work::Install { index, dir } => install(machine, index, &dir).inspect(|()| {
-                applied = index;
+                shared.applied.send_replace(index);
             }),
         };
         if let Err(fatal) = done {
             let _ = events.send(Event::Fault(chain(&fatal)));
             return;
         }
-        shared.applied.send_replace(applied);
+        let applied = *shared.applied.borrow();
         if events.send(Event::Applied(applied)).is_err() {
             return;
         }
@@ -64,15 +63,18 @@ fn run_length<W>(work: &[(Entry, W)]) -> usize {
 
 fn apply_all<S: StateMachine>(
     machine: &S,
-    applied: &mut u64,
+    shared: &Shared,
     mut entries: Vec<(Entry, Option<Waiter<S::Outcome>>)>,
 ) -> Result<(), Fatal> {
+    let mut applied = *shared.applied.borrow();
     while !entries.is_empty() {
         let later = entries.split_off(run_length(&entries));
         let (run, waiters): (Vec<_>, Vec<_>) =
             std::mem::replace(&mut entries, later).into_iter().unzip();
-        let outcomes = apply(machine, *applied + 1, &run)?;
-        *applied += run.len() as u64;
+        let outcomes = apply(machine, applied + 1, &run)?;
+        applied += run.len() as u64;
+        // First: who is told that his command is done finds it done.
+        shared.applied.send_replace(applied);
         for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
             if let Some(waiter) = waiter {
                 waiter.tell(Ok(outcome));

@@ -246,6 +246,7 @@ impl Node {
             // the other for the leader. The one that asked asks again.
             MessageType::MsgReadIndex if self.raw.raft.state != StateRole::Leader => return Ok(()),
             MessageType::MsgTimeoutNow if self.is_busy() => return Ok(()),
+            MessageType::MsgRequestPreVote if self.contests(&message) => return Ok(()),
             MessageType::MsgSnapshot => {
                 self.offered(message);
                 return Ok(());

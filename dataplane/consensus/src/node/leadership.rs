@@ -1,10 +1,38 @@
-//! Handing the leadership to another voter.
+//! Elections, and handing the leadership to another voter.
 
 use super::{Node, leader};
 use crate::ChangeError;
-use raft::StateRole;
+use raft::{
+    StateRole,
+    eraftpb::{Message, MessageType},
+};
+use std::cmp::Ordering;
 
 impl Node {
+    /// Whether this node, which asks who would vote for it, ignores that another asks the same, as
+    /// if the question were lost. If both said yes, both would stand for the next term, and neither
+    /// would win it. The one with the better journal goes on, of two equals the one with the higher
+    /// id; the other takes its question back.
+    pub(super) fn contests(&mut self, message: &Message) -> bool {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::PreCandidate
+            || message.get_msg_type() != MessageType::MsgRequestPreVote
+            || message.term != raft.term + 1
+        {
+            return false;
+        }
+        let ours = (raft.raft_log.last_term(), raft.raft_log.last_index());
+        match ours.cmp(&(message.log_term, message.index)) {
+            Ordering::Equal if self.id > message.from => true,
+            // The library says no, and why.
+            Ordering::Greater => false,
+            Ordering::Equal | Ordering::Less => {
+                raft.become_follower(raft.term, 0);
+                false
+            }
+        }
+    }
+
     /// Starts handing the leadership to `to`, which takes it once it has the whole journal. Given
     /// up after [`ELECTION_TICKS`]; meanwhile this node takes no proposals.
     pub(crate) fn transfer(&mut self, to: u64) -> Result<(), ChangeError> {

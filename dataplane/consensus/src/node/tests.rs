@@ -6,6 +6,7 @@ use forebay_kv::{Durability, Kv, MemKv};
 use raft::eraftpb::EntryType;
 use std::sync::Arc;
 
+mod election;
 mod group;
 
 fn node(kv: &Arc<MemKv>, id: u64, voters: &[u64], applied: u64) -> Result<Node, Fatal> {

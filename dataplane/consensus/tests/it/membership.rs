@@ -20,6 +20,7 @@ pub(crate) async fn change(
     group: &Group,
     what: impl AsyncFn(&Raft<u64>) -> Result<(), ChangeError>,
 ) {
+    let mut last = None;
     let attempt = async {
         loop {
             let leader = group.leader().await;
@@ -27,13 +28,18 @@ pub(crate) async fn change(
             match bounded.await {
                 Ok(Ok(())) => return,
                 Ok(Err(ChangeError::Refused(why))) => panic!("{why}"),
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                outcome => last = Some((leader, outcome)),
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), attempt)
-        .await
-        .expect("the change is never made");
+    let made = tokio::time::timeout(Duration::from_mins(1), attempt).await;
+    let standing = |(id, node): (&u64, &Raft<u64>)| (*id, node.status(), node.members());
+    assert!(
+        made.is_ok(),
+        "the change is never made: {last:?}; {:?}",
+        group.nodes.iter().map(standing).collect::<Vec<_>>()
+    );
 }
 
 /// A new node with an empty directory becomes a voter.
@@ -50,7 +56,8 @@ fn voters(raft: &Raft<u64>) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_grows_to_five_and_shrinks_to_one_while_commands_run() {
-    let mut group = Group::of(1, 10, 100 << 10);
+    // A snapshot must arrive before the leader has written half of its longest journal, 5 MiB.
+    let mut group = Group::of(1, 10, 1 << 20);
     let next = AtomicU64::new(0);
     let done = AtomicBool::new(false);
     for id in 2..=5 {
