@@ -241,6 +241,9 @@ pub(crate) struct MetaBenchArgs {
     /// Longest time for each operation: 500ms, 10s, 5m
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<String>,
+    /// Ask all masters, not only the one that leads, when looking up and getting attributes
+    #[arg(long)]
+    pub(crate) spread_reads: bool,
     /// Directories above the working directories
     #[arg(long, default_value_t = 0)]
     pub(crate) depth: u16,

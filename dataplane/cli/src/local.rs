@@ -158,6 +158,7 @@ async fn start(
     let host = FuseConfig {
         mount_point: plan.mount_point.clone(),
         master: master.address().into(),
+        spread_reads: false,
         worker_socket: None,
         http: None,
         allow_other: plan.allow_other,

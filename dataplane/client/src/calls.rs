@@ -6,7 +6,7 @@
 
 use crate::channel::MAX_MESSAGE;
 use forebay_proto::{
-    convert::{code_of, status},
+    convert::{code_of, status, to_any_voter},
     v1::{self, answer::What as Told, call::What as Asked, metadata_client::MetadataClient},
 };
 use forebay_types::Code;
@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use tokio::sync::{Semaphore, oneshot};
-use tonic::{Status, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 
 /// Bytes of calls in flight, from the call to the answer; more wait.
 const ROOM: u32 = 8 << 20;
@@ -43,6 +43,7 @@ pub struct Calls {
 #[derive(Debug)]
 struct Shared {
     channel: Channel,
+    any_voter: bool,
     room: Semaphore,
     /// The stream in use.
     link: Mutex<Option<Arc<Link>>>,
@@ -89,11 +90,21 @@ macro_rules! questions {
 }
 
 impl Calls {
-    /// Calls over `channel`; connects when the first one is made.
+    /// Calls to the leader over `channel`; connects when the first one is made.
     pub fn new(channel: Channel) -> Calls {
+        Calls::to(channel, false)
+    }
+
+    /// Questions that the voter at the other end may answer even if it does not lead.
+    pub fn to_any_voter(channel: Channel) -> Calls {
+        Calls::to(channel, true)
+    }
+
+    fn to(channel: Channel, any_voter: bool) -> Calls {
         Calls {
             shared: Arc::new(Shared {
                 channel,
+                any_voter,
                 room: Semaphore::new(ROOM as usize),
                 link: Mutex::new(None),
             }),
@@ -148,7 +159,10 @@ impl Calls {
         };
         if let Some((call, waiter)) = unsent {
             let link = Arc::new(Link::default());
-            tokio::spawn(run(self.shared.channel.clone(), link.clone()));
+            let Shared {
+                channel, any_voter, ..
+            } = &*self.shared;
+            tokio::spawn(run(channel.clone(), *any_voter, link.clone()));
             // A new one is open.
             link.send(call, waiter);
             *current = Some(link);
@@ -248,9 +262,15 @@ impl Stream for Outgoing {
 }
 
 /// Takes in the answers until the stream ends.
-async fn run(channel: Channel, link: Arc<Link>) {
+async fn run(channel: Channel, any_voter: bool, link: Arc<Link>) {
     let mut client = MetadataClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let why = match client.calls(Outgoing(link.clone())).await {
+    let outgoing = Outgoing(link.clone());
+    let request = if any_voter {
+        to_any_voter(outgoing)
+    } else {
+        Request::new(outgoing)
+    };
+    let why = match client.calls(request).await {
         Err(status) => status,
         Ok(answers) => {
             let mut answers = answers.into_inner();

@@ -4,19 +4,20 @@
 //! answer is left for the next. A call that may be repeated goes on through an election.
 
 use crate::{
-    Calls, Error, Result,
+    Calls, Error, Result, Voter,
     call::error_of,
     channel::{MAX_MESSAGE, connect, connect_in_group},
+    voter::Choice,
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use forebay_proto::{
-    convert::leader_of,
+    convert::{code_of, leader_of},
     v1::{
         admin_client::AdminClient, metadata_client::MetadataClient, registry_client::RegistryClient,
     },
 };
 use forebay_types::{Address, Addresses, Code};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
@@ -50,6 +51,8 @@ pub struct Master {
 struct Group {
     addresses: Addresses,
     state: RwLock<State>,
+    /// Which voter is asked questions; absent: the leader.
+    choice: Option<Mutex<Choice>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,8 @@ struct Member {
     address: Address,
     channel: Channel,
     calls: Calls,
+    /// For questions that it need not lead to answer.
+    questions: Calls,
 }
 
 impl Member {
@@ -72,15 +77,42 @@ impl Member {
         Member {
             address: address.clone(),
             calls: Calls::new(channel.clone()),
+            questions: Calls::to_any_voter(channel.clone()),
             channel,
+        }
+    }
+
+    fn leader(self) -> Voter {
+        Voter {
+            calls: self.calls,
+            channel: self.channel,
+            any: false,
         }
     }
 }
 
 impl Master {
-    /// Masters that are connected to on first use. Must be called within a tokio runtime.
+    /// Masters that are connected to on first use; the leader answers all questions. Must be called
+    /// within a tokio runtime.
     pub fn new(addresses: impl Into<Addresses>) -> Master {
-        let addresses = addresses.into();
+        Master::with_choice(addresses.into(), |_| None)
+    }
+
+    /// The same, but questions go to one of the masters, drawn by lot: many clients spread them over
+    /// all. An answer takes one more round trip between masters, and shows just as much.
+    pub fn spreading_reads(addresses: impl Into<Addresses>) -> Master {
+        let choose = |voters: usize| {
+            let lot = RandomState::new().hash_one(0);
+            (voters > 1).then(|| Mutex::new(Choice::new(lot, voters)))
+        };
+        Master::with_choice(addresses.into(), choose)
+    }
+
+    fn with_choice(
+        addresses: Addresses,
+        choice: impl FnOnce(usize) -> Option<Mutex<Choice>>,
+    ) -> Master {
+        let choice = choice(addresses.as_slice().len());
         let alone = addresses.as_slice().len() == 1;
         let member = |address: &Address| {
             Member::new(
@@ -98,7 +130,11 @@ impl Master {
             current: 0,
         });
         Master {
-            group: Arc::new(Group { addresses, state }),
+            group: Arc::new(Group {
+                addresses,
+                state,
+                choice,
+            }),
         }
     }
 
@@ -110,6 +146,31 @@ impl Master {
     /// Where the next call goes.
     pub fn address(&self) -> Address {
         self.group.current().address
+    }
+
+    /// Asks a question: one of the voters if reads are spread and it can answer, else the leader,
+    /// as [`Master::retrying`] does.
+    pub async fn ask<T, F, Fut>(&self, what: &str, mut question: F) -> Result<T>
+    where
+        F: FnMut(Voter) -> Fut,
+        Fut: Future<Output = std::result::Result<T, Status>>,
+    {
+        if let Some((at, voter)) = self.group.voter() {
+            match question(voter).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) if code_of(&status).is_transient() => {
+                    if code_of(&status) != Code::NotLeader {
+                        self.group.leave_voter(at);
+                    }
+                }
+                Err(status) => {
+                    let address = &self.group.addresses.as_slice()[at];
+                    return Err(error_of(address, what, &status));
+                }
+            }
+        }
+        self.retrying(what, || question(self.group.current().leader()))
+            .await
     }
 
     /// Questions about single inodes, and changes ([`crate::Session`] numbers them).
@@ -163,6 +224,25 @@ impl Group {
     fn current(&self) -> Member {
         let state = self.state.read();
         state.members[state.current].clone()
+    }
+
+    /// The voter that is asked questions, if not the leader.
+    fn voter(&self) -> Option<(usize, Voter)> {
+        let at = self.choice.as_ref()?.lock().now(Instant::now())?;
+        let member = self.state.read().members[at].clone();
+        let voter = Voter {
+            calls: member.questions,
+            channel: member.channel,
+            any: true,
+        };
+        Some((at, voter))
+    }
+
+    fn leave_voter(&self, at: usize) {
+        if let Some(choice) = &self.choice {
+            let voters = self.addresses.as_slice().len();
+            choice.lock().fail(at, voters, Instant::now());
+        }
     }
 
     /// Goes on to the next master, unless somebody has left this one already.

@@ -4,8 +4,8 @@
 //! the stream breaks, everything is forgotten, also in the kernel.
 
 use crate::{
-    Access, Error, Result, Session, SetAttr, changes::Change, flight::Flights, master::Master,
-    metacache::MetaCache, watch,
+    Access, Error, Result, Session, SetAttr, Voter, changes::Change, flight::Flights,
+    master::Master, metacache::MetaCache, watch,
 };
 use bytes::{Bytes, BytesMut};
 use forebay_proto::v1;
@@ -105,11 +105,10 @@ pub(crate) struct Inner {
 impl Namespace {
     /// Connects, opens a session, and starts to watch. `cache_bytes` bounds the metadata cache.
     pub async fn connect(
-        masters: impl Into<Addresses>,
+        master: Master,
         cache_bytes: u64,
         shutdown: CancellationToken,
     ) -> Result<Namespace> {
-        let master = Master::new(masters);
         let client = format!("fuse pid {}", std::process::id());
         let session = Session::open(&master, &client).await?;
         let stream = watch::open(&master, session.id()).await?;
@@ -347,16 +346,15 @@ impl Inner {
         name: Name,
         mark: u64,
     ) -> Result<Leased<Option<Attr>>> {
-        let ask = || {
-            let calls = self.master.calls();
+        let ask = |master: Voter| {
             let request = v1::LookupRequest {
                 parent: parent.0,
                 name: name.clone().into_bytes(),
             };
-            async move { calls.lookup(request).await }
+            async move { master.calls().lookup(request).await }
         };
         let now = Instant::now();
-        let answer = self.master.retrying("lookup", ask).await?;
+        let answer = self.master.ask("lookup", ask).await?;
         let attr = answer.attr.map(Attr::from);
         let lease = Duration::from_millis(answer.lease_ms);
         let valid = self
@@ -366,12 +364,12 @@ impl Inner {
     }
 
     async fn fetch_attr(self: Arc<Self>, ino: Ino, mark: u64) -> Result<Leased<Attr>> {
-        let ask = || {
-            let calls = self.master.calls();
-            async move { calls.get_attr(v1::GetAttrRequest { ino: ino.0 }).await }
+        let ask = |master: Voter| async move {
+            let request = v1::GetAttrRequest { ino: ino.0 };
+            master.calls().get_attr(request).await
         };
         let now = Instant::now();
-        let answer = self.master.retrying("getattr", ask).await?;
+        let answer = self.master.ask("getattr", ask).await?;
         let attr = Attr::from(answer.attr.ok_or_else(|| self.garbled("getattr"))?);
         let lease = Duration::from_millis(answer.lease_ms);
         Ok(Leased {
@@ -381,11 +379,11 @@ impl Inner {
     }
 
     async fn fetch_file(self: Arc<Self>, ino: Ino, mark: u64) -> Result<FileRef> {
-        let ask = || {
-            let calls = self.master.calls();
-            async move { calls.open_file(v1::OpenFileRequest { ino: ino.0 }).await }
+        let ask = |master: Voter| async move {
+            let request = v1::OpenFileRequest { ino: ino.0 };
+            master.calls().open_file(request).await
         };
-        let answer = self.master.retrying("open", ask).await?;
+        let answer = self.master.ask("open", ask).await?;
         let mut file = FileRef::try_from(answer).map_err(|_| self.garbled("open"))?;
         file.key = compact(&file.key);
         self.cache.put_file(mark, &file);
@@ -425,15 +423,14 @@ impl Inner {
 
     async fn collect(&self, dir: Ino, limit: u64) -> Result<(Listing, Duration, Instant)> {
         let now = Instant::now();
-        let ask = || {
-            let mut metadata = self.master.metadata();
+        let ask = |master: Voter| {
             let request = v1::ReadDirRequest {
                 ino: dir.0,
                 after: Bytes::new(),
                 limit,
             };
             async move {
-                let mut stream = metadata.read_dir(request).await?.into_inner();
+                let mut stream = master.read_dir(request).await?;
                 let mut parts = Parts::default();
                 while let Some(message) = stream.message().await? {
                     parts.add(message);
@@ -441,7 +438,7 @@ impl Inner {
                 Ok(parts)
             }
         };
-        let parts = self.master.retrying("readdir", ask).await?;
+        let parts = self.master.ask("readdir", ask).await?;
         let directory = Attr::from(parts.directory.ok_or_else(|| self.garbled("readdir"))?);
         let mut entries = parts.entries;
         entries.shrink_to_fit();

@@ -8,7 +8,7 @@ mod master;
 mod worker;
 
 use forebay_client::{
-    Invalidation, LocalWorker, Namespace, RemoteReader, SocketWorker,
+    Invalidation, LocalWorker, Master, Namespace, RemoteReader, SocketWorker,
     seqpacket::{Listener, MAX_PACKET, Socket},
 };
 use forebay_proto::v1;
@@ -42,7 +42,7 @@ async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let master = FakeMaster::start(&dir.path().join("master"), LEASE);
     let stop = CancellationToken::new();
-    let namespace = Namespace::connect(master.address(), 8 << 20, stop.clone())
+    let namespace = Namespace::connect(Master::new(master.address()), 8 << 20, stop.clone())
         .await
         .unwrap();
     Fixture {

@@ -13,6 +13,10 @@ pub struct FuseConfig {
     pub mount_point: PathBuf,
     /// The masters: one address, or several in a list.
     pub master: Addresses,
+    /// Ask all masters for names and attributes, not only the one that leads: many mounts get more answers
+    /// per second, each a little later.
+    #[serde(default)]
+    pub spread_reads: bool,
     /// Unix socket of the node's worker; absent: pages are streamed from other nodes.
     #[serde(default)]
     pub worker_socket: Option<PathBuf>,

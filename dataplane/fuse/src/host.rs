@@ -10,7 +10,7 @@ use crate::{
     wake::{self, Wake},
 };
 use anyhow::Context;
-use forebay_client::{LocalWorker, Namespace, RemoteReader, SocketWorker};
+use forebay_client::{LocalWorker, Master, Namespace, RemoteReader, SocketWorker};
 use forebay_service::Shutdown;
 use fuser::{BackingId, Session};
 use prometheus_client::registry::Registry;
@@ -140,7 +140,12 @@ async fn sources(
     let memory = config.memory.0;
     let stop = shutdown.token();
     // Half for metadata, a quarter each for the read-ahead of streams with and without a local worker.
-    let namespace = Namespace::connect(&config.master, memory / 2, stop.clone()).await?;
+    let master = if config.spread_reads {
+        Master::spreading_reads(&config.master)
+    } else {
+        Master::new(&config.master)
+    };
+    let namespace = Namespace::connect(master, memory / 2, stop.clone()).await?;
     let local = match (local, &config.worker_socket) {
         (Some(local), _) => Some(local),
         (None, Some(path)) => {

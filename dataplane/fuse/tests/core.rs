@@ -8,7 +8,7 @@ mod local;
 #[expect(dead_code, reason = "shared with the tests of the client")]
 mod master;
 
-use forebay_client::{LocalWorker, Namespace, RemoteReader};
+use forebay_client::{LocalWorker, Master, Namespace, RemoteReader};
 use forebay_fuse::{
     failure::Failure,
     fs::{Fs, Sources},
@@ -36,7 +36,7 @@ async fn fixture(passthrough: bool) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let master = FakeMaster::start(&dir.path().join("master"), Duration::from_mins(1));
     let stop = CancellationToken::new();
-    let namespace = Namespace::connect(master.address(), 8 << 20, stop.clone())
+    let namespace = Namespace::connect(Master::new(master.address()), 8 << 20, stop.clone())
         .await
         .unwrap();
     let tier = dir.path().join("tier");

@@ -2,11 +2,13 @@
 
 use crate::{
     error::{Error, Result},
+    follower::Follower,
     machine::Outcomes,
     membership,
     metrics::Metrics,
     node_id,
     reign::{Office, Reign},
+    service::source::Source,
     transport::Peers,
 };
 use forebay_consensus::{Member, ProposeError, Raft, Status};
@@ -40,6 +42,8 @@ struct Standing {
     leader: u64,
     /// This master's reign.
     reign: Option<Arc<Reign>>,
+    /// What it answers while it does not lead.
+    follower: Option<Arc<Follower>>,
     /// Why this master, which raft has elected, cannot lead.
     fault: Option<Error>,
 }
@@ -124,6 +128,18 @@ impl Leadership {
         Err(ProposeError::NotLeader { leader }.into())
     }
 
+    /// Who answers questions here: the present reign, or, if any voter will do, this master while
+    /// another leads.
+    pub(crate) async fn source(&self, any_voter: bool) -> Result<Source> {
+        match self.reign().await {
+            Ok(reign) => Ok(Source::Reign(reign)),
+            Err(error) => match self.standing.borrow().follower.clone() {
+                Some(follower) if any_voter => Ok(Source::Follower(follower)),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// The present reign, proven: what is read of the state afterwards shows all that was ever
     /// acknowledged.
     pub(crate) async fn reading(&self) -> Result<Arc<Reign>> {
@@ -189,6 +205,7 @@ impl Leadership {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) {
+        self.end(&office);
         let mut reigning = None;
         let mut members = Vec::new();
         loop {
@@ -206,7 +223,7 @@ impl Leadership {
             metrics.stands(&status);
             let elected = status.is_leader.then_some(status.term);
             if reigning != elected {
-                self.end();
+                self.end(&office);
                 reigning = None;
             }
             self.standing.send_if_modified(|standing| {
@@ -243,6 +260,9 @@ impl Leadership {
                 self.standing.send_modify(|standing| {
                     standing.reign = Some(reign);
                     standing.fault = None;
+                    if let Some(follower) = standing.follower.take() {
+                        follower.shutdown.begin();
+                    }
                 });
                 true
             }
@@ -259,11 +279,19 @@ impl Leadership {
         }
     }
 
-    fn end(&self) {
-        let reign = self.standing.send_replace(Standing::default()).reign;
-        if let Some(reign) = reign {
+    /// Another term: whoever reigned or followed in the last one does so no longer.
+    fn end(&self, office: &Office) {
+        let now = Standing {
+            follower: Some(Arc::new(Follower::new(office))),
+            ..Standing::default()
+        };
+        let former = self.standing.send_replace(now);
+        if let Some(reign) = former.reign {
             tracing::info!("this master leads no longer");
             reign.shutdown.begin();
+        }
+        if let Some(follower) = former.follower {
+            follower.shutdown.begin();
         }
     }
 }

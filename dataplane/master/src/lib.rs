@@ -20,6 +20,7 @@ use crate::{
     listen::bind,
     machine::{Machine, Outcomes},
     metrics::Metrics,
+    mounts::Away,
     proposer::Proposer,
     reign::Office,
     service::{
@@ -46,6 +47,7 @@ mod diff;
 pub mod dump;
 mod error;
 mod flight;
+mod follower;
 mod freshness;
 mod hint;
 mod job;
@@ -113,7 +115,12 @@ impl Master {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Master> {
         config.validate()?;
-        let opened = mounts::open(&config.mounts, &under_stores).await?;
+        let away = if config.peers.is_empty() && config.join.is_empty() {
+            Away::Refused
+        } else {
+            Away::Told
+        };
+        let opened = mounts::open(&config.mounts, &under_stores, away).await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir, "master")?);
         // Bound early: a port in use is told before the journal is opened.
         let (listener, address) = bind(&config.listen).await?;

@@ -19,7 +19,7 @@ pub type OpenUnderStore =
 /// How long an under store may take to prove that it can be used.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// A mount whose under store has proven that it can be used.
+/// A mount whose under store has proven that it can be used (or is away, where that is allowed).
 #[derive(Clone)]
 pub(crate) struct Opened {
     spec: MountSpec,
@@ -83,7 +83,9 @@ impl Mounts {
                 Err(configured(&spec.path))
             };
         }
-        for Opened { spec, store } in open(std::slice::from_ref(&spec), &self.open).await? {
+        for Opened { spec, store } in
+            open(std::slice::from_ref(&spec), &self.open, Away::Refused).await?
+        {
             let change = Change::Mount {
                 spec: spec.clone(),
                 configured: false,
@@ -169,8 +171,21 @@ fn configured(path: &str) -> Error {
     Error::new(Code::InvalidArgument, text)
 }
 
+/// What is done about an under store that does not answer now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// Its mount is refused: somebody waits for it.
+    Refused,
+    /// It is told, and tried again when it is needed: other masters serve the rest of the tree.
+    Told,
+}
+
 /// Opens and probes the under stores, all at the same time.
-pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<Vec<Opened>> {
+pub(crate) async fn open(
+    specs: &[MountSpec],
+    open: &OpenUnderStore,
+    away: Away,
+) -> Result<Vec<Opened>> {
     try_join_all(specs.iter().map(async |spec| {
         let refuse = |error: forebay_ufs::Error| {
             // What a library or the system says is no advice; the store's own words have one.
@@ -195,7 +210,14 @@ pub(crate) async fn open(specs: &[MountSpec], open: &OpenUnderStore) -> Result<V
         } else {
             let store = open(spec).map_err(refuse)?;
             let probed = tokio::time::timeout(PROBE_LIMIT, store.probe()).await;
-            probed.unwrap_or_else(|_| Err(too_late())).map_err(refuse)?;
+            match probed.unwrap_or_else(|_| Err(too_late())) {
+                Ok(()) => {}
+                Err(error) if away == Away::Told && error.code.is_transient() => {
+                    let why = refuse(error);
+                    tracing::warn!(%why, "an under store is away");
+                }
+                Err(error) => return Err(refuse(error)),
+            }
             Some(store)
         };
         Ok(Opened {

@@ -86,7 +86,7 @@ impl Namespace {
     /// As [`Namespace::attr`], if nothing must be waited for.
     pub(crate) fn attr_now(&self, ino: Ino) -> Result<Option<(Attr, Duration)>> {
         let Placed { attr, dir } = self.meta.attr_within(ino)?.ok_or_else(|| unknown(ino))?;
-        let lease = self.sync.attributes_now(attr.kind, dir.as_ref());
+        let lease = self.sync.attributes_now(attr.kind, dir.as_ref())?;
         Ok(lease.map(|lease| (attr, lease)))
     }
 

@@ -15,6 +15,7 @@ use crate::{
     naming::name_page,
     proposer::{Changes, Pipeline, Proposer, now_ns},
 };
+use forebay_consensus::ProposeError;
 use forebay_meta::{Change, DirState, Meta, UfsEntry, UfsKind};
 use forebay_service::Shutdown;
 use forebay_types::{Attr, Code, FileKind, Ino, MountId, Name};
@@ -50,6 +51,8 @@ pub(crate) struct Sync {
     files: Arc<Flights<Changes>>,
     locks: Arc<Locks>,
     failed: Arc<Mutex<HashMap<Ino, Instant>>>,
+    /// Whether this master keeps anything in step; else it only knows what is.
+    leads: bool,
 }
 
 impl Sync {
@@ -69,6 +72,22 @@ impl Sync {
             files: Flights::new(shutdown.clone()),
             locks: Arc::default(),
             failed: Arc::default(),
+            leads: true,
+        }
+    }
+
+    /// That of a master which does not lead: says of everything that would need an under store that
+    /// the leader is to be asked.
+    pub(crate) fn of_follower(
+        meta: Arc<Meta>,
+        proposer: Arc<Proposer>,
+        mounts: Arc<Mounts>,
+        metrics: Arc<Metrics>,
+        shutdown: &Shutdown,
+    ) -> Sync {
+        Sync {
+            leads: false,
+            ..Sync::new(meta, proposer, mounts, metrics, shutdown)
         }
     }
 
@@ -76,7 +95,7 @@ impl Sync {
     /// answer may be kept.
     pub(crate) async fn directory(&self, dir: Ino) -> Result<Duration> {
         let state = self.dir_state(dir)?;
-        match self.freshness(&state) {
+        match self.freshness(&state)? {
             Freshness::Fresh => {}
             Freshness::Stale => self.behind(dir),
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop)?,
@@ -91,7 +110,7 @@ impl Sync {
             return Ok(lease);
         }
         let state = self.dir_state(dir)?;
-        match self.freshness(&state) {
+        match self.freshness(&state)? {
             Freshness::Fresh | Freshness::Stale => {}
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop)?,
             // One request for a file that is known; only a listing can tell of the rest.
@@ -113,7 +132,7 @@ impl Sync {
     /// waiting for the under store.
     pub(crate) fn name_now(&self, dir: Ino) -> Result<Option<Duration>> {
         let state = self.dir_state(dir)?;
-        match self.freshness(&state) {
+        match self.freshness(&state)? {
             Freshness::Fresh => {}
             Freshness::Stale => self.behind(dir),
             Freshness::Unloaded | Freshness::Check => return Ok(None),
@@ -127,17 +146,17 @@ impl Sync {
         &self,
         kind: FileKind,
         dir: Option<&(Ino, DirState)>,
-    ) -> Option<Duration> {
+    ) -> Result<Option<Duration>> {
         // The root's attributes and those of an inode out of the tree never change.
         let Some((dir, state)) = dir else {
-            return Some(lease(None));
+            return Ok(Some(lease(None)));
         };
-        match self.freshness(state) {
+        match self.freshness(state)? {
             Freshness::Stale => self.behind(*dir),
-            Freshness::Check if kind == FileKind::File => return None,
+            Freshness::Check if kind == FileKind::File => return Ok(None),
             _ => {}
         }
-        Some(lease(self.mounts.policy(state.mount)))
+        Ok(Some(lease(self.mounts.policy(state.mount))))
     }
 
     /// How long answers about what is in a mount may be kept.
@@ -148,7 +167,7 @@ impl Sync {
     /// Makes the directory fit to be walked for a job: what is new in the under store counts, but
     /// one that cannot be compared is taken as it is.
     pub(crate) async fn walked(&self, dir: Ino) -> Result<()> {
-        match self.freshness(&self.dir_state(dir)?) {
+        match self.freshness(&self.dir_state(dir)?)? {
             Freshness::Fresh => Ok(()),
             Freshness::Unloaded => self.flight(dir, Join::Any).await.map(drop),
             Freshness::Check => self.flight(dir, Join::Fresh).await.map(drop),
@@ -186,8 +205,13 @@ impl Sync {
         })
     }
 
-    fn freshness(&self, state: &DirState) -> Freshness {
-        freshness(self.mounts.policy(state.mount), state.synced_ns, now_ns())
+    fn freshness(&self, state: &DirState) -> Result<Freshness> {
+        let found = freshness(self.mounts.policy(state.mount), state.synced_ns, now_ns());
+        if found == Freshness::Fresh || self.leads {
+            return Ok(found);
+        }
+        let leader = Some(self.proposer.raft().status().leader).filter(|leader| *leader != 0);
+        Err(ProposeError::NotLeader { leader }.into())
     }
 
     /// Compares in the background, unless that is under way or has just failed.

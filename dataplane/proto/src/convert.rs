@@ -3,7 +3,7 @@
 use crate::v1;
 use forebay_types as types;
 use forebay_types::{Address, Code, ContentVersion, FileId, FileKind, Ino, MountId};
-use tonic::{Status, metadata::MetadataValue};
+use tonic::{Request, Status, metadata::MetadataValue};
 
 /// Name of the metadata entry that carries the number of a [`Code`].
 pub const CODE_KEY: &str = "forebay-code";
@@ -57,6 +57,22 @@ pub fn code_of(status: &Status) -> Code {
         tonic::Code::ResourceExhausted => Code::NoSpace,
         _ => Code::Internal,
     }
+}
+
+/// In the request of a question that any voter may answer.
+const ANY_VOTER_KEY: &str = "forebay-any-voter";
+
+/// A question that any voter may answer, if it can do so from its own state.
+pub fn to_any_voter<T>(question: T) -> Request<T> {
+    let mut request = Request::new(question);
+    let yes = MetadataValue::from_static("1");
+    request.metadata_mut().insert(ANY_VOTER_KEY, yes);
+    request
+}
+
+/// Whether any voter may answer.
+pub fn wants_any_voter<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(ANY_VOTER_KEY)
 }
 
 /// Where the leader is, if the master that refused the call knew.

@@ -26,6 +26,8 @@ pub enum Operation {
     Stat,
     /// [`UnderStore::read`].
     Read,
+    /// [`UnderStore::probe`].
+    Probe,
 }
 
 /// What goes wrong with one call.
@@ -311,7 +313,7 @@ impl UnderStore for MemStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        Ok(())
+        self.pass(Operation::Probe).await.map(drop)
     }
 
     fn requests(&self) -> Requests {

@@ -5,7 +5,7 @@ use super::{
     phase::{Budget, Tally, record},
 };
 use crate::{args::Operation, failure::Failure};
-use forebay_client::{Access, Error, Master, Session, call::error_of};
+use forebay_client::{Access, Error, Master, Session, Voter, call::error_of};
 use forebay_proto::v1;
 use forebay_types::{Attr, Code, Ino, Name};
 use std::{
@@ -171,12 +171,14 @@ impl Caller {
     async fn lookup(&mut self) -> Done {
         let file = self.any();
         let (parent, name) = (self.dir.ino.0, self.files[file].name.clone().into_bytes());
-        let ask = || {
-            let calls = self.bench.master.calls();
+        let ask = |master: Voter| {
             let name = name.clone();
-            async move { calls.lookup(v1::LookupRequest { parent, name }).await }
+            async move {
+                let request = v1::LookupRequest { parent, name };
+                master.calls().lookup(request).await
+            }
         };
-        let answer = self.bench.master.retrying("lookup", ask).await?;
+        let answer = self.bench.master.ask("lookup", ask).await?;
         let found = answer.attr.map(|attr| attr.ino);
         self.same(file, found)
     }
@@ -184,11 +186,11 @@ impl Caller {
     async fn getattr(&mut self) -> Done {
         let file = self.any();
         let ino = self.files[file].ino.0;
-        let ask = || {
-            let calls = self.bench.master.calls();
-            async move { calls.get_attr(v1::GetAttrRequest { ino }).await }
+        let ask = |master: Voter| async move {
+            let request = v1::GetAttrRequest { ino };
+            master.calls().get_attr(request).await
         };
-        let answer = self.bench.master.retrying("getattr", ask).await?;
+        let answer = self.bench.master.ask("getattr", ask).await?;
         let found = answer.attr.map(|attr| attr.ino);
         self.same(file, found)
     }

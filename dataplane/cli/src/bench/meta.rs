@@ -37,7 +37,11 @@ pub(crate) async fn run(cluster: &ClusterArgs, args: &MetaBenchArgs) -> Result<(
         .transpose()?;
     let acked = Acked::create(args.acked.as_deref())?;
     let mut stop = StopSignals::install()?;
-    let master = Master::new(address);
+    let master = if args.spread_reads {
+        Master::spreading_reads(address)
+    } else {
+        Master::new(address)
+    };
     let client = format!("bench pid {}", std::process::id());
     let session = Session::open(&master, &client).await?;
     let mounted = match &args.path {

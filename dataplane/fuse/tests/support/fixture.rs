@@ -37,6 +37,7 @@ pub(crate) fn fixture(passthrough: bool) -> Fixture {
     let config = FuseConfig {
         mount_point: mount.clone(),
         master: master.address().into(),
+        spread_reads: false,
         worker_socket: None,
         http: None,
         allow_other: false,

@@ -8,6 +8,7 @@
 use super::{
     change::{answer, change},
     metadata::{bad_name, millis},
+    source::Source,
 };
 use crate::{
     error::{Error, Result},
@@ -39,12 +40,12 @@ type Question = (u32, Asked);
 pub(super) struct Calls {
     /// None once the client has said all.
     incoming: Option<Streaming<v1::CallBatch>>,
-    namespace: Namespace,
+    source: Source,
     proposer: Arc<Proposer>,
     metrics: Arc<Metrics>,
     in_flight: usize,
     /// Questions that wait until what was acknowledged before them is applied here.
-    early: FuturesUnordered<BoxFuture<'static, (Result<()>, Vec<Question>)>>,
+    early: FuturesUnordered<BoxFuture<'static, (Result<Namespace>, Vec<Question>)>>,
     /// Questions that wait for an under store.
     slow: FuturesUnordered<BoxFuture<'static, v1::Answer>>,
     /// Changes, those of a message together.
@@ -54,13 +55,13 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn new(
         incoming: Streaming<v1::CallBatch>,
-        namespace: Namespace,
+        source: Source,
         proposer: Arc<Proposer>,
         metrics: Arc<Metrics>,
     ) -> Calls {
         Calls {
             incoming: Some(incoming),
-            namespace,
+            source,
             proposer,
             metrics,
             in_flight: 0,
@@ -95,13 +96,11 @@ impl Calls {
             }
         }
         if !questions.is_empty() {
-            let namespace = self.namespace.clone();
-            let mut barrier = async move { namespace.barrier().await }.boxed();
-            match (&mut barrier).now_or_never() {
-                Some(passed) => self.answer(&passed, questions, answers),
-                None => self
-                    .early
-                    .push(barrier.map(|passed| (passed, questions)).boxed()),
+            let source = self.source.clone();
+            let mut ready = async move { source.ready().await }.boxed();
+            match (&mut ready).now_or_never() {
+                Some(tree) => self.answer(&tree, questions, answers),
+                None => self.early.push(ready.map(|tree| (tree, questions)).boxed()),
             }
         }
         if !changes.is_empty() {
@@ -125,21 +124,24 @@ impl Calls {
     /// Answers questions that have waited long enough.
     fn answer(
         &mut self,
-        passed: &Result<()>,
+        tree: &Result<Namespace>,
         questions: Vec<Question>,
         answers: &mut Vec<v1::Answer>,
     ) {
         for (id, what) in questions {
-            if let Err(error) = passed {
-                answers.push(told(id, Err(error.clone())));
-                continue;
-            }
-            match at_once(&self.namespace, &what) {
+            let tree = match tree {
+                Ok(tree) => tree,
+                Err(error) => {
+                    answers.push(told(id, Err(error.clone())));
+                    continue;
+                }
+            };
+            match at_once(tree, &what) {
                 Ok(Some(what)) => answers.push(told(id, Ok(what))),
                 Err(error) => answers.push(told(id, Err(error))),
                 Ok(None) => {
-                    let namespace = self.namespace.clone();
-                    let mut answer = async move { told(id, later(&namespace, what).await) }.boxed();
+                    let tree = tree.clone();
+                    let mut answer = async move { told(id, later(&tree, what).await) }.boxed();
                     match (&mut answer).now_or_never() {
                         Some(answer) => answers.push(answer),
                         None => self.slow.push(answer),
@@ -173,8 +175,8 @@ impl Stream for Calls {
                     None => this.incoming = None,
                 }
             }
-            while let Poll::Ready(Some((passed, questions))) = this.early.poll_next_unpin(context) {
-                this.answer(&passed, questions, &mut answers);
+            while let Poll::Ready(Some((tree, questions))) = this.early.poll_next_unpin(context) {
+                this.answer(&tree, questions, &mut answers);
             }
             while let Poll::Ready(Some(answer)) = this.slow.poll_next_unpin(context) {
                 answers.push(answer);

@@ -6,7 +6,7 @@ use crate::{
 };
 use forebay_meta::{Change, Reply};
 use forebay_proto::{
-    convert::status,
+    convert::{status, wants_any_voter},
     v1::{self, metadata_server::Metadata},
 };
 use forebay_service::Shutdown;
@@ -57,14 +57,14 @@ impl Metadata for MetadataService {
     ) -> Result<Response<Self::CallsStream>, Status> {
         self.metrics.call("Calls");
         // The stream is of this reign: what comes after it, the next leader answers.
-        let reign = self.leadership.reign().await?;
+        let source = self.leadership.source(wants_any_voter(&request)).await?;
+        let shutdown = source.shutdown().clone();
         let calls = Calls::new(
             request.into_inner(),
-            reign.namespace.clone(),
+            source,
             self.proposer.clone(),
             self.metrics.clone(),
         );
-        let shutdown = reign.shutdown.clone();
         let answers = calls.take_until(async move { shutdown.begun().await });
         Ok(Response::new(answers.boxed()))
     }
@@ -76,13 +76,14 @@ impl Metadata for MetadataService {
         request: Request<v1::ReadDirRequest>,
     ) -> Result<Response<Self::ReadDirStream>, Status> {
         self.metrics.call("ReadDir");
-        let reign = self.leadership.reading().await?;
+        let source = self.leadership.source(wants_any_voter(&request)).await?;
+        let tree = source.ready().await?;
         let request = request.into_inner();
         let after = Some(request.after).filter(|after| !after.is_empty());
         let after = after.map(Name::new).transpose().map_err(bad_name)?;
         let dir = Ino(request.ino);
         let limit = Some(request.limit).filter(|limit| *limit > 0);
-        let listing = Listing::open(&reign.namespace, dir, after, limit).await?;
+        let listing = Listing::open(&tree, dir, after, limit).await?;
         let batches = stream::try_unfold(listing, Listing::next);
         let batches = batches.take_until({
             let shutdown = self.shutdown.clone();

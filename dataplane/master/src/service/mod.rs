@@ -9,6 +9,7 @@ mod listing;
 pub(crate) mod metadata;
 pub(crate) mod raft;
 pub(crate) mod registry;
+pub(crate) mod source;
 
 use futures::stream::BoxStream;
 use tonic::Status;

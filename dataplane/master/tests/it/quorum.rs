@@ -1,7 +1,7 @@
 //! Three masters in one process, each on its own socket.
 
 use crate::fixture::{Stores, config, eventually, opener};
-use forebay_client::Master as Client;
+use forebay_client::{Master as Client, Voter};
 use forebay_master::{
     Master,
     config::{MasterConfig, Peer},
@@ -12,7 +12,7 @@ use forebay_proto::{
 };
 use forebay_service::Shutdown;
 use forebay_types::{Address, Addresses, Code};
-use forebay_ufs::memory::MemStore;
+use forebay_ufs::memory::{MemStore, Operation};
 use futures::future::join_all;
 use prometheus_client::registry::Registry;
 use std::{path::Path, sync::Arc};
@@ -34,6 +34,10 @@ impl Quorum {
     async fn start() -> Quorum {
         let store = MemStore::new();
         store.put("d/a", "x");
+        Quorum::over(store).await
+    }
+
+    async fn over(store: MemStore) -> Quorum {
         let mut quorum = Quorum {
             dir: tempfile::tempdir().unwrap(),
             stores: vec![("/", "never", Arc::new(store))],
@@ -109,9 +113,18 @@ impl Quorum {
         }
     }
 
-    fn client(&self) -> Client {
+    fn addresses(&self) -> Addresses {
         let all = (1..=3).map(|id| address(self.dir.path(), id)).collect();
-        Client::new(Addresses::new(all).unwrap())
+        Addresses::new(all).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.addresses())
+    }
+
+    /// One master, whether it leads or not.
+    fn voter(&self, id: u64) -> Voter {
+        Voter::at(&address(self.dir.path(), id))
     }
 
     /// Of one master and no other.
@@ -319,5 +332,85 @@ async fn one_master_grows_to_three_and_shrinks_again_while_it_serves() {
     remove(1).await;
     remove(3).await;
     assert_eq!(quorum.standing(2).await.members.len(), 1);
+    quorum.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_answers_what_it_knows_and_sends_to_the_leader_for_the_rest() {
+    let mut quorum = Quorum::start().await;
+    let client = quorum.client();
+    open_session(&client).await;
+    let leader = quorum.standing(1).await.leader;
+    let follower = quorum.voter(leader % 3 + 1);
+    let request = v1::LookupRequest {
+        parent: 1,
+        name: "d".into(),
+    };
+    // Nobody has listed the under store yet.
+    let refused = follower.calls().lookup(request.clone()).await.unwrap_err();
+    assert_eq!(code_of(&refused), Code::NotLeader, "{refused}");
+    let dir = lookup(&client).await.unwrap().attr.unwrap().ino;
+    // What the leader has acknowledged, the follower shows.
+    let found = follower.calls().lookup(request.clone()).await.unwrap();
+    assert_eq!(found.attr.unwrap().ino, dir);
+    let listed = |dir| v1::ReadDirRequest {
+        ino: dir,
+        ..v1::ReadDirRequest::default()
+    };
+    let refused = follower.read_dir(listed(dir)).await.unwrap_err();
+    assert_eq!(code_of(&refused), Code::NotLeader, "{refused}");
+    let mut listing = follower.read_dir(listed(1)).await.unwrap();
+    let batch = listing.message().await.unwrap().unwrap();
+    assert_eq!(batch.entries.len(), 1);
+
+    // Without a majority it answers nothing, rather than something old.
+    for id in (1..=3).filter(|id| *id != leader % 3 + 1) {
+        quorum.stop(id).await;
+    }
+    let refused = follower.calls().lookup(request).await.unwrap_err();
+    assert!(code_of(&refused).is_transient(), "{refused}");
+    quorum.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spread_reads_see_every_change_and_go_to_the_leader_when_a_voter_dies() {
+    let mut quorum = Quorum::start().await;
+    let first = quorum.client();
+    let ask = |voter: Voter| async move {
+        let request = v1::ResolveRequest {
+            path: "/d/a".into(),
+        };
+        voter.calls().resolve(request).await
+    };
+    first.ask("resolve", ask).await.unwrap();
+    // Whichever is drawn.
+    let clients: Vec<_> = (0..12)
+        .map(|_| Client::spreading_reads(quorum.addresses()))
+        .collect();
+    for client in &clients {
+        client.ask("resolve", ask).await.unwrap();
+    }
+    let leader = quorum.standing(1).await.leader;
+    quorum.stop(leader % 3 + 1).await;
+    for client in &clients {
+        client.ask("resolve", ask).await.unwrap();
+    }
+    quorum.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_keeps_no_master_of_several_from_its_work() {
+    let store = MemStore::new();
+    store.put("d/a", "x");
+    store.fail(Operation::Probe, Code::Unavailable, 3);
+    let quorum = Quorum::over(store).await;
+    let client = quorum.client();
+    let found = client.ask("resolve", |voter: Voter| async move {
+        let request = v1::ResolveRequest {
+            path: "/d/a".into(),
+        };
+        voter.calls().resolve(request).await
+    });
+    assert!(found.await.unwrap().attr.is_some());
     quorum.end().await;
 }
