@@ -16,6 +16,8 @@ pub(crate) enum Act {
     /// Sets the value. `found`: whether the answer said that there was one before; none: it did
     /// not say.
     Write { value: u64, found: Option<bool> },
+    /// Sets the value if there is none. `found`: as above.
+    Create { value: u64, found: Option<bool> },
     /// Removes the value.
     Remove { found: Option<bool> },
     /// Saw this.
@@ -69,6 +71,10 @@ fn step(register: &mut Option<u64>, act: Act) -> bool {
             *register = Some(value);
             fits(found)
         }
+        Act::Create { value, found } => {
+            register.get_or_insert(value);
+            fits(found)
+        }
         Act::Remove { found } => {
             *register = None;
             fits(found)
@@ -84,7 +90,7 @@ pub(crate) fn check(history: &[Operation]) -> Verdict {
     // Values that nobody saw are all the same.
     let seen: HashSet<_> = history.iter().filter_map(Operation::saw).collect();
     for operation in &mut operations {
-        if let Act::Write { value, .. } = &mut operation.act
+        if let Act::Write { value, .. } | Act::Create { value, .. } = &mut operation.act
             && !seen.contains(value)
         {
             *value = UNSEEN;
@@ -235,6 +241,25 @@ mod tests {
         ]);
     }
 
+    #[test]
+    fn what_is_there_is_not_created() {
+        let create = |value, found| Act::Create { value, found };
+        good(&[
+            op(create(1, Some(false)), 0, 1),
+            op(create(2, Some(true)), 2, 3),
+            op(read(1), 4, 5),
+        ]);
+        bad(&[
+            op(create(1, Some(false)), 0, 1),
+            op(create(2, Some(false)), 2, 3),
+        ]);
+        bad(&[
+            op(create(1, None), 0, 1),
+            op(create(2, None), 2, 3),
+            op(read(2), 4, 5),
+        ]);
+    }
+
     /// Every order, one by one.
     fn by_force(left: &mut Vec<Operation>, value: Option<u64>) -> bool {
         if left.iter().all(|operation| operation.returned.is_none()) {
@@ -265,9 +290,10 @@ mod tests {
                 .map(|_| {
                     let found = [None, Some(true), Some(false)][rng.usize(..3)];
                     let value = rng.u64(1..4);
-                    let act = match rng.u8(..3) {
+                    let act = match rng.u8(..4) {
                         0 => Act::Write { value, found },
-                        1 => Act::Remove { found },
+                        1 => Act::Create { value, found },
+                        2 => Act::Remove { found },
                         _ => read([None, Some(value)][rng.usize(..2)]),
                     };
                     let invoked = rng.u64(..10);

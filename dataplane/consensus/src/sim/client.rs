@@ -1,7 +1,8 @@
 //! A client: does some things at a time, and asks again until it has an answer or gives up.
 //!
-//! The registers of the history are files of the root directory (register 1 and up), whose value
-//! is their modification time, and the pin of the root (register 0).
+//! The registers of the history are the pin of the root (register 0), files of the root directory, as a
+//! listing of an under store sets them, whose value is their modification time (1 and up), and files
+//! that clients make in a scratch mount, whose value is their owner (the highest).
 
 use super::{
     checker::{Act, Operation, Time},
@@ -10,11 +11,17 @@ use super::{
     world::{Happening, World},
 };
 use bytes::Bytes;
-use forebay_meta::{Change, Meta, Outcome, Reply, RequestId, UfsEntry, UfsKind};
+use forebay_meta::{Access, Change, Meta, Outcome, Reply, RequestId, UfsEntry, UfsKind};
 use forebay_types::{Code, Fingerprint, Ino, MountSpec, Name, SessionId, SyncPolicy};
 
-/// Files beside the pin.
+/// Files of the root.
 const FILES: u64 = 3;
+
+/// Registers beside the pin: those files, and as many in the scratch mount as are left.
+const REGISTERS: u64 = 5;
+
+/// The scratch mount, in the root.
+const SCRATCH: &str = "scratch";
 
 /// Sessions that were not used for so long are dropped. Only clocks that jump come to this.
 const SESSION_NS: i64 = 3_600 * 1_000_000_000;
@@ -23,6 +30,7 @@ const SESSION_NS: i64 = 3_600 * 1_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Mount,
+    MountScratch,
     OpenSession,
     Write { key: u64, value: u64 },
     Remove { key: u64 },
@@ -91,7 +99,8 @@ pub(crate) struct Client {
     nodes: u64,
     /// Whom to ask.
     node: u64,
-    mounted: bool,
+    /// The mounts that are there.
+    mounted: u32,
     session: Option<SessionId>,
     sequence: u64,
     numbers: u64,
@@ -110,7 +119,7 @@ impl Client {
             id,
             nodes,
             node: rng.u64(1..=nodes),
-            mounted: false,
+            mounted: 0,
             session: None,
             sequence: 0,
             numbers: 0,
@@ -123,9 +132,9 @@ impl Client {
 
     /// Does its last things from here on: a change, and a look at every register.
     pub(crate) fn finish(&mut self) {
-        let mut last: Vec<_> = (0..=FILES).map(|key| Wish::Read { key }).collect();
+        let mut last: Vec<_> = (0..=REGISTERS).map(|key| Wish::Read { key }).collect();
         last.push(Wish::Write {
-            key: 1 + self.id % FILES,
+            key: 1 + self.id % REGISTERS,
             value: 1_000_000 + self.id,
         });
         self.last = Some(last);
@@ -158,8 +167,10 @@ impl Client {
     }
 
     fn begin(&mut self, world: &mut World) {
-        let wish = if !self.mounted {
+        let wish = if self.mounted == 0 {
             Wish::Mount
+        } else if self.mounted == 1 {
+            Wish::MountScratch
         } else if self.session.is_none() {
             Wish::OpenSession
         } else if let Some(last) = &mut self.last {
@@ -182,11 +193,7 @@ impl Client {
         self.numbers += 1;
         let changes = key.is_some_and(|(_, changes)| changes);
         let id = changes.then(|| self.request_id());
-        let act = match wish {
-            Wish::Write { value, .. } => Some(Act::Write { value, found: None }),
-            Wish::Remove { .. } => Some(Act::Remove { found: None }),
-            _ => None,
-        };
+        let act = changes.then(|| wish.act(None));
         let place = key.zip(act).map(|((key, _), act)| {
             let operation = Operation {
                 act,
@@ -224,7 +231,7 @@ impl Client {
     }
 
     fn wish(&mut self) -> Wish {
-        let key = self.rng.u64(0..=FILES);
+        let key = self.rng.u64(0..=REGISTERS);
         // No value is written twice, but for the pin, which has only one.
         let value = if key == 0 {
             1
@@ -333,7 +340,11 @@ impl Client {
     fn outcome(&mut self, current: &Current, reply: &Reply, world: &mut World) -> Step {
         let found = match (current.wish, reply) {
             (Wish::Mount, Reply::Mount(_)) => {
-                self.mounted = true;
+                self.mounted = self.mounted.max(1);
+                return Ok(());
+            }
+            (Wish::MountScratch, Reply::Mount(_)) => {
+                self.mounted = 2;
                 return Ok(());
             }
             (Wish::OpenSession, Reply::Session(session)) => {
@@ -346,6 +357,22 @@ impl Client {
                 Some(*changed == 1)
             }
             (Wish::Remove { .. }, Reply::Entries { removed, .. }) => Some(*removed == 1),
+            (Wish::Write { .. }, Reply::Attr(_))
+            | (
+                Wish::Remove { .. },
+                Reply::Refused {
+                    code: Code::NotFound,
+                    ..
+                },
+            ) => Some(false),
+            (
+                Wish::Write { .. },
+                Reply::Refused {
+                    code: Code::AlreadyExists,
+                    ..
+                },
+            )
+            | (Wish::Remove { .. }, Reply::Done) => Some(true),
             // The session has expired: whether the request took effect is not known.
             (
                 Wish::Write { .. } | Wish::Remove { .. },
@@ -371,27 +398,29 @@ impl Client {
 }
 
 impl Wish {
+    /// Whether it wants something of the scratch mount.
+    pub(crate) fn is_scratch(self) -> bool {
+        match self {
+            Wish::Write { key, .. } | Wish::Remove { key } | Wish::Read { key } => key > FILES,
+            _ => false,
+        }
+    }
+
     fn act(self, found: Option<bool>) -> Act {
         match self {
+            Wish::Write { key, value } if key > FILES => Act::Create { value, found },
             Wish::Write { value, .. } => Act::Write { value, found },
             Wish::Remove { .. } => Act::Remove { found },
             other => unreachable!("{other:?} changes no register"),
         }
     }
 
-    /// The change that the node proposes; none: it is a read.
-    pub(crate) fn change(self, now_ns: i64, padding: u64) -> Option<Change> {
+    /// The change that a node proposes, which has the scratch mount at `scratch`; none: it is a read.
+    pub(crate) fn change(self, now_ns: i64, padding: u64, scratch: Ino) -> Option<Change> {
         let change = match self {
             Wish::Read { .. } => return None,
-            Wish::Mount => Change::Mount {
-                configured: true,
-                spec: MountSpec {
-                    path: "/".to_owned(),
-                    uri: "file:///simulated".to_owned(),
-                    options: std::collections::BTreeMap::new(),
-                    sync: SyncPolicy::Never,
-                },
-            },
+            Wish::Mount => mount("/", "file:///simulated"),
+            Wish::MountScratch => mount(&format!("/{SCRATCH}"), MountSpec::SCRATCH),
             Wish::OpenSession => Change::OpenSession {
                 client: "simulated".to_owned(),
             },
@@ -402,6 +431,19 @@ impl Wish {
             Wish::Remove { key: 0 } => Change::SetPin {
                 ino: Ino::ROOT,
                 pinned: false,
+            },
+            Wish::Write { key, value } if key > FILES => Change::Create {
+                parent: scratch,
+                name: name(key),
+                access: Access {
+                    mode: 0o644,
+                    uid: value as u32,
+                    gid: 0,
+                },
+            },
+            Wish::Remove { key } if key > FILES => Change::Remove {
+                parent: scratch,
+                name: name(key),
             },
             Wish::Write { key, value } => Change::UpsertEntries {
                 parent: Ino::ROOT,
@@ -434,6 +476,25 @@ impl Wish {
     }
 }
 
+fn mount(path: &str, uri: &str) -> Change {
+    Change::Mount {
+        configured: true,
+        spec: MountSpec {
+            path: path.to_owned(),
+            uri: uri.to_owned(),
+            options: std::collections::BTreeMap::new(),
+            sync: SyncPolicy::Never,
+        },
+    }
+}
+
+/// The scratch mount's root, if this node knows of it already.
+pub(crate) fn scratch(meta: &Meta) -> forebay_meta::Result<Option<Ino>> {
+    let name = Name::new(SCRATCH).expect("a good name");
+    let attr = meta.lookup(Ino::ROOT, &name)?;
+    Ok(attr.map(|attr| attr.ino))
+}
+
 fn name(key: u64) -> Name {
     Name::new(Bytes::from(format!("file-{key}"))).expect("a good name")
 }
@@ -442,6 +503,13 @@ fn name(key: u64) -> Name {
 pub(crate) fn value(meta: &Meta, key: u64) -> forebay_meta::Result<Option<u64>> {
     if key == 0 {
         return Ok(meta.is_pinned(Ino::ROOT)?.then_some(1));
+    }
+    if key > FILES {
+        let Some(scratch) = scratch(meta)? else {
+            return Ok(None);
+        };
+        let attr = meta.lookup(scratch, &name(key))?;
+        return Ok(attr.map(|attr| u64::from(attr.uid)));
     }
     let attr = meta.lookup(Ino::ROOT, &name(key))?;
     Ok(attr.map(|attr| attr.mtime_ns as u64))

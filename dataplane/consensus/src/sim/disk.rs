@@ -1,6 +1,6 @@
 //! A simulated disk: a [`Kv`] that loses, at a crash, what was not synced.
 
-use forebay_kv::{Batch, Durability, Error, Kv, MemKv, Op, Read, Result, Scan};
+use forebay_kv::{Batch, Durability, Error, Kv, MemKv, Read, Result, Scan};
 use parking_lot::Mutex;
 use std::{collections::VecDeque, ops::Range, path::Path};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -12,8 +12,6 @@ const END: &[u8] = &[0xff];
 struct State {
     /// Written, not synced.
     unsynced: VecDeque<Batch>,
-    /// Hash of the last batch.
-    last: u64,
     full: bool,
 }
 
@@ -81,11 +79,6 @@ impl Disk {
         self.sync();
     }
 
-    /// Hash of the last batch written.
-    pub(crate) fn last_batch(&self) -> u64 {
-        self.state.lock().last
-    }
-
     /// Hash of all pairs.
     pub(crate) fn checksum(&self) -> u64 {
         let mut hasher = Xxh3Default::new();
@@ -107,29 +100,6 @@ fn hash_bytes(hasher: &mut Xxh3Default, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-fn hash(batch: &Batch) -> u64 {
-    let mut hasher = Xxh3Default::new();
-    for op in &batch.ops {
-        match op {
-            Op::Put(key, value) => {
-                hash_bytes(&mut hasher, b"put");
-                hash_bytes(&mut hasher, key);
-                hash_bytes(&mut hasher, value);
-            }
-            Op::Delete(key) => {
-                hash_bytes(&mut hasher, b"delete");
-                hash_bytes(&mut hasher, key);
-            }
-            Op::DeleteRange(range) => {
-                hash_bytes(&mut hasher, b"delete range");
-                hash_bytes(&mut hasher, &range.start);
-                hash_bytes(&mut hasher, &range.end);
-            }
-        }
-    }
-    hasher.digest()
-}
-
 impl Read for Disk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.live.get(key)
@@ -143,11 +113,7 @@ impl Read for Disk {
 impl Kv for Disk {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<()> {
         self.live.write(batch, durability)?;
-        {
-            let mut state = self.state.lock();
-            state.last = hash(batch);
-            state.unsynced.push_back(batch.clone());
-        }
+        self.state.lock().unsynced.push_back(batch.clone());
         if durability == Durability::Synced {
             self.sync();
         }

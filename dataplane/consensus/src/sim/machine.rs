@@ -1,7 +1,7 @@
 //! The real metadata behind the journal, as the master has it.
 
 use super::disk::Disk;
-use crate::{Fatal, StateMachine};
+use crate::{ApplyError, Fatal, StateMachine};
 use forebay_kv::Error;
 use forebay_meta::{Command, Entry, Meta, Outcome};
 use parking_lot::Mutex;
@@ -33,21 +33,31 @@ impl StateMachine for Machine {
         self.meta.applied()
     }
 
-    fn apply(&self, index: u64, command: &[u8]) -> Result<Outcome, Fatal> {
-        let command: Command = postcard::from_bytes(command)
-            .map_err(|e| Fatal::caused(format!("entry {index} is unreadable"), e))?;
-        let commands = vec![command];
-        let outcomes = self
-            .meta
-            .apply(&[Entry { index, commands }])
-            .map_err(|e| Fatal::caused(format!("cannot apply entry {index}"), e))?;
-        Ok(outcomes.into_iter().flatten().next().unwrap_or_default())
+    fn apply(&self, index: u64, command: &[u8]) -> Result<Outcome, ApplyError> {
+        let outcome = self.apply_run(index, &[command])?.pop();
+        Ok(outcome.unwrap_or_default())
     }
 
-    fn skip(&self, index: u64) -> Result<(), Fatal> {
+    fn apply_run(&self, first: u64, run: &[&[u8]]) -> Result<Vec<Outcome>, ApplyError> {
+        let read = |(index, bytes): (u64, &&[u8])| {
+            let command: Command = postcard::from_bytes(bytes)
+                .map_err(|e| Fatal::caused(format!("entry {index} is unreadable"), e))?;
+            let commands = vec![command];
+            Ok(Entry { index, commands })
+        };
+        let entries = (first..).zip(run).map(read);
+        let entries = entries.collect::<Result<Vec<_>, Fatal>>()?;
+        let outcomes = self
+            .meta
+            .apply(&entries)
+            .map_err(|e| Fatal::caused(format!("cannot apply from entry {first} on"), e))?;
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn skip(&self, index: u64) -> Result<(), ApplyError> {
         self.meta
             .skip(index)
-            .map_err(|e| Fatal::caused(format!("cannot skip entry {index}"), e))
+            .map_err(|e| Fatal::caused(format!("cannot skip entry {index}"), e).into())
     }
 
     fn flush(&self) -> Result<u64, Fatal> {

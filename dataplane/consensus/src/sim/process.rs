@@ -3,7 +3,7 @@
 
 use super::{
     checker::Time,
-    client::{Answer, Ticket, What, Wish},
+    client::{self, Answer, Ticket, What, Wish},
     disk::Disk,
     invariant::{Appended, Step, Violation},
     machine::Machine,
@@ -24,7 +24,7 @@ use apply::Work;
 use disks::{Writing, entries};
 use forebay_kv::Batch;
 use forebay_meta::Command;
-use forebay_types::error::chain;
+use forebay_types::{Ino, error::chain};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use snapshots::{Fetching, install_fetched};
@@ -59,8 +59,8 @@ pub(super) type Fetched = Arc<Mutex<Option<(String, Arc<Batch>)>>>;
 /// A read of a register: told the index that must be applied.
 type Asked = (oneshot::Receiver<Result<u64, ProposeError>>, Ticket, u64);
 
-pub(super) fn stopped(id: u64, fatal: &Fatal) -> Violation {
-    Violation::new("no node stops", format!("{id}: {}", chain(fatal)))
+pub(super) fn stopped(id: u64, why: &dyn std::error::Error) -> Violation {
+    Violation::new("no node stops", format!("{id}: {}", chain(why)))
 }
 
 pub(super) fn tell(ticket: Ticket, what: What, world: &mut World) {
@@ -268,7 +268,15 @@ impl Process {
         now_ns: i64,
         world: &mut World,
     ) -> Step {
-        match (wish, wish.change(now_ns, world.padding)) {
+        let scratch = client::scratch(&self.machine.meta)
+            .map_err(|error| Violation::new("views answer", format!("{}: {error}", self.id)))?;
+        if wish.is_scratch() && scratch.is_none() {
+            // A new leader may not have applied the mount yet.
+            tell(ticket, What::Unavailable, world);
+            return Ok(());
+        }
+        let scratch = scratch.unwrap_or(Ino::ROOT);
+        match (wish, wish.change(now_ns, world.padding, scratch)) {
             (_, Some(change)) => {
                 let request = ticket.id;
                 let command = Command {

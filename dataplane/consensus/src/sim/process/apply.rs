@@ -46,23 +46,31 @@ impl Process {
         Ok(())
     }
 
-    fn apply_all(&mut self, entries: Vec<(Entry, Option<Ticket>)>, world: &mut World) -> Step {
-        for (entry, waiter) in entries {
-            let run = std::slice::from_ref(&entry);
-            let outcome = apply::apply(&self.machine, self.applied + 1, run)
-                .map_err(|fatal| stopped(self.id, &fatal))?
-                .pop();
-            self.applied = entry.index;
-            let words = [
-                self.store.last_batch(),
-                xxh3_64(format!("{outcome:?}").as_bytes()),
-            ];
-            let effect = xxh3_64(words.map(u64::to_le_bytes).as_flattened());
-            world.note("applies", self.id, effect);
-            world.invariants.applied(self.id, entry.index, effect)?;
-            if let (Some(ticket), Some(outcome)) = (waiter, outcome) {
-                tell(ticket, What::Outcome(outcome), world);
+    /// Applies runs of commands together, as the thread does; on every node other ones, which must
+    /// make no difference.
+    fn apply_all(&mut self, mut entries: Vec<(Entry, Option<Ticket>)>, world: &mut World) -> Step {
+        while !entries.is_empty() {
+            let longest = apply::run_length(&entries);
+            let later = entries.split_off(world.threads.usize(1..=longest));
+            let (run, waiters): (Vec<_>, Vec<_>) =
+                std::mem::replace(&mut entries, later).into_iter().unzip();
+            let outcomes = apply::apply(&self.machine, self.applied + 1, &run)
+                .map_err(|error| stopped(self.id, &error))?;
+            self.applied += run.len() as u64;
+            let outcomes = outcomes
+                .into_iter()
+                .map(Some)
+                .chain(std::iter::repeat(None));
+            for ((entry, waiter), outcome) in run.iter().zip(waiters).zip(outcomes) {
+                let effect = xxh3_64(format!("{outcome:?}").as_bytes());
+                world.note("applies", self.id, effect);
+                world.invariants.applied(self.id, entry.index, effect)?;
+                if let (Some(ticket), Some(outcome)) = (waiter, outcome) {
+                    tell(ticket, What::Outcome(outcome), world);
+                }
             }
+            let checksum = self.store.checksum();
+            world.invariants.state(self.id, self.applied, checksum)?;
         }
         Ok(())
     }
