@@ -112,6 +112,38 @@ impl Forebay {
         }
     }
 
+    /// Runs it where `dir` is a disk in memory of `mib` MiB that holds what `dir` does: in name spaces
+    /// of its own, so that no privilege is needed. Others see it below `/proc/PID/root`.
+    #[must_use]
+    pub fn with_disk(self, dir: &Path, mib: u64) -> Forebay {
+        let script =
+            "set -e; cp -a \"$2\" \"$2.copy\"; mount -t tmpfs -o \"size=$1\" forebay \"$2\"
+                      cp -a \"$2.copy/.\" \"$2\"; rm -r \"$2.copy\"; shift 2; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-c",
+                script,
+                "sh",
+            ])
+            .arg(format!("{mib}m"))
+            .arg(dir)
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .process_group(0);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Forebay { command }
+    }
+
     /// Runs it to its end and returns what it wrote to standard output; an error if it fails.
     pub fn output(mut self) -> anyhow::Result<String> {
         let output = self.command.output().context("cannot start forebay")?;

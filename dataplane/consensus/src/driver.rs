@@ -163,7 +163,7 @@ impl<S: StateMachine> Driver<S> {
         self.barriers.expire(self.ticks, self.position.leader);
         self.changes.expire(self.ticks);
         self.forget_idle_checkpoint();
-        if self.shared.disk_full.load(Ordering::Relaxed) {
+        if self.shared.is_disk_full() {
             self.node.step_aside();
         }
     }
@@ -242,12 +242,13 @@ impl<S: StateMachine> Driver<S> {
             }
             Event::Checkpointed(live) => self.checkpointed(live),
             Event::Pulled(id, whole) => self.node.pulled(&id, whole),
-            Event::DiskFull(full) => {
-                self.shared.disk_full.store(full, Ordering::Relaxed);
+            Event::JournalFull(full) => {
+                self.shared.journal_full.store(full, Ordering::Relaxed);
                 if full {
                     self.fail_pending(&ProposeError::NoSpace);
                 }
             }
+            Event::StateFull => self.fail_pending(&ProposeError::NoSpace),
             Event::Fault(reason) => return Err(Fatal::new(reason)),
             Event::Transfer(to, reply) => self.transfer(to, reply),
             Event::Change(change, reply) => self.change(&change, reply),
@@ -269,7 +270,7 @@ impl<S: StateMachine> Driver<S> {
             .unzip();
         let refusal = if !matches!(self.stopping, Stopping::No) {
             self.shared.closed()
-        } else if self.shared.disk_full.load(Ordering::Relaxed) || self.node.is_full() {
+        } else if self.shared.is_disk_full() || self.node.is_full() {
             ProposeError::NoSpace
         } else {
             match self.node.propose(commands) {

@@ -91,7 +91,7 @@ impl<O: Send + 'static> Raft<O> {
         let room = Semaphore::acquire_many_owned(Arc::clone(&shared.room), cost)
             .await
             .map_err(|_| shared.closed())?;
-        if shared.disk_full.load(Ordering::Relaxed) {
+        if shared.is_disk_full() {
             return Err(ProposeError::NoSpace);
         }
         let (reply, outcome) = oneshot::channel();
@@ -129,10 +129,20 @@ impl<O: Send + 'static> Raft<O> {
             return Ok(());
         }
         let mut applied = shared.applied.subscribe();
+        let mut full = shared.state_full.subscribe();
         let mut ended = shared.ended.subscribe();
         tokio::select! {
             biased;
             _ = applied.wait_for(|applied| *applied >= index) => Ok(()),
+            _ = full.wait_for(|full| *full) => {
+                // Nobody else has seen what an only voter has committed and not applied in its own
+                // term, and it has acknowledged none of it.
+                let applied = *shared.applied.borrow();
+                match shared.position.lock().alone_from {
+                    Some(first) if applied >= first => Ok(()),
+                    _ => Err(ProposeError::NoSpace),
+                }
+            }
             _ = ended.wait_for(|ended| *ended) => Err(shared.closed()),
         }
     }
@@ -231,7 +241,8 @@ impl<O: Send + 'static> Raft<O> {
             // The two are read one after the other.
             committed: position.committed.max(applied),
             applied,
-            disk_full: shared.disk_full.load(Ordering::Relaxed),
+            disk_full: shared.is_disk_full(),
+            syncs: shared.syncs.load(Ordering::Relaxed),
         }
     }
 

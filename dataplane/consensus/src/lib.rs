@@ -59,12 +59,13 @@ pub trait StateMachine: Send + Sync + 'static {
     /// journal, which is then applied again from there).
     fn applied(&self) -> u64;
 
-    /// Applies the command at `index`. An error is fatal: the node stops.
-    fn apply(&self, index: u64, command: &[u8]) -> Result<Self::Outcome, Fatal>;
+    /// Applies the command at `index`.
+    fn apply(&self, index: u64, command: &[u8]) -> Result<Self::Outcome, ApplyError>;
 
-    /// Applies the commands at the indexes from `first` on. An error is fatal, and nothing says
-    /// how many were applied.
-    fn apply_run(&self, first: u64, commands: &[&[u8]]) -> Result<Vec<Self::Outcome>, Fatal> {
+    /// Applies the commands at the indexes from `first` on. After an error nothing says how many were
+    /// applied; where that is [`ApplyError::NoSpace`], the same are handed over again later, and the
+    /// state machine passes over those that it has.
+    fn apply_run(&self, first: u64, commands: &[&[u8]]) -> Result<Vec<Self::Outcome>, ApplyError> {
         let indexed = (first..).zip(commands);
         indexed
             .map(|(index, command)| self.apply(index, command))
@@ -72,7 +73,7 @@ pub trait StateMachine: Send + Sync + 'static {
     }
 
     /// An index without a command (a new leader's first entry): only the applied index moves.
-    fn skip(&self, index: u64) -> Result<(), Fatal>;
+    fn skip(&self, index: u64) -> Result<(), ApplyError>;
 
     /// Makes everything applied so far survive the loss of power and returns the last index of
     /// it. The journal is cut up to there. Runs beside `apply`, on another thread. A full disk is
@@ -123,6 +124,17 @@ impl Fatal {
     }
 }
 
+/// Why a state machine does not apply what is committed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Its disk is full: it is tried again until there is space.
+    #[error("no space left on the device of the state: {0}")]
+    NoSpace(String),
+    /// The node stops.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
 /// Why a proposal or a barrier failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
@@ -136,10 +148,10 @@ pub enum ProposeError {
     /// command took effect, or will, is unknown.
     #[error("the journal is closed: {0}")]
     Closed(String),
-    /// The journal's disk is full, or the journal has reached its bound: nothing can be changed
-    /// until there is space again. A command that was just being written may still take effect
-    /// then.
-    #[error("no space left on the journal's device")]
+    /// The disk of the journal or of the state is full, or the journal has reached its bound: nothing
+    /// can be changed until there is space again. A command that was just being written may still
+    /// take effect then.
+    #[error("no space left on the device of the journal or of the state")]
     NoSpace,
 }
 
@@ -199,8 +211,11 @@ pub struct Status {
     pub committed: u64,
     /// Last index applied here.
     pub applied: u64,
-    /// The journal's disk is full: nothing can be changed through this node until there is space.
+    /// The disk of the journal or of the state is full: nothing can be changed through this node until
+    /// there is space.
     pub disk_full: bool,
+    /// Fsyncs of the journal since the start.
+    pub syncs: u64,
 }
 
 /// Carries raft messages between the masters, as opaque bytes. One voter needs none.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -39,7 +39,11 @@ pub(crate) struct Shared {
     /// What is served to followers that are far behind.
     pub(crate) checkpoint: Mutex<Option<Arc<Live>>>,
     /// The journal's disk is full.
-    pub(crate) disk_full: AtomicBool,
+    pub(crate) journal_full: AtomicBool,
+    /// That of the state: what is committed is not applied before there is space.
+    pub(crate) state_full: watch::Sender<bool>,
+    /// Fsyncs of the journal.
+    pub(crate) syncs: AtomicU64,
     /// Bytes of messages in the queue.
     pub(crate) inbox: AtomicU64,
     /// Bounds the proposals in flight; closed when no more are taken.
@@ -55,10 +59,17 @@ impl Shared {
             ended: watch::Sender::new(false),
             conf: Mutex::default(),
             checkpoint: Mutex::default(),
-            disk_full: AtomicBool::new(false),
+            journal_full: AtomicBool::new(false),
+            state_full: watch::Sender::new(false),
+            syncs: AtomicU64::new(0),
             inbox: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(PROPOSAL_BYTES as usize)),
         }
+    }
+
+    /// Whether nothing can be changed for lack of space.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.journal_full.load(Ordering::Relaxed) || *self.state_full.borrow()
     }
 
     /// The error for whoever comes too late.
@@ -87,8 +98,10 @@ pub(crate) enum Event<O> {
     Message(Box<Message>),
     /// From the log writer: the batch of this number is on disk.
     Persisted(u64),
-    /// From the log writer: the disk is full, or no longer.
-    DiskFull(bool),
+    /// From the log writer: the journal's disk is full, or no longer.
+    JournalFull(bool),
+    /// From the apply thread: the disk of the state is full.
+    StateFull,
     /// From the apply thread, once per batch.
     Applied(u64),
     /// From the flush thread: the last durable index.

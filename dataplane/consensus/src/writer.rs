@@ -1,9 +1,12 @@
 //! The log writer: one thread that puts batches on disk, in order, as many as wait with one fsync.
 
-use crate::shared::Event;
+use crate::shared::{Event, Shared};
 use forebay_kv::{Batch, Durability, Error, Kv};
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    sync::{
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
     time::Duration,
 };
 
@@ -30,7 +33,12 @@ impl Job {
 }
 
 /// Writes until the queue closes or the disk fails.
-pub(crate) fn run<O>(kv: &dyn Kv, jobs: &Receiver<Job>, events: &Sender<Event<O>>) {
+pub(crate) fn run<O>(
+    kv: &dyn Kv,
+    jobs: &Receiver<Job>,
+    shared: &Shared,
+    events: &Sender<Event<O>>,
+) {
     // Sending fails only when the raft thread is gone, and then the queue closes too.
     let tell = |event| drop(events.send(event));
     while let Ok(mut job) = jobs.recv() {
@@ -45,6 +53,9 @@ pub(crate) fn run<O>(kv: &dyn Kv, jobs: &Receiver<Job>, events: &Sender<Event<O>
                 Some(_) => Durability::Synced,
                 None => Durability::Logged,
             };
+            if durability == Durability::Synced {
+                shared.syncs.fetch_add(1, Ordering::Relaxed);
+            }
             match kv.write(&job.batch, durability) {
                 Ok(()) => break,
                 Err(Error::NoSpace(cause)) => {
@@ -54,7 +65,7 @@ pub(crate) fn run<O>(kv: &dyn Kv, jobs: &Receiver<Job>, events: &Sender<Event<O>
                             "no space on the journal's disk: nothing can be changed until there is"
                         );
                         disk_full = true;
-                        tell(Event::DiskFull(true));
+                        tell(Event::JournalFull(true));
                     }
                     match jobs.recv_timeout(FULL_DISK_PAUSE) {
                         Ok(next) => job.join(next),
@@ -72,7 +83,7 @@ pub(crate) fn run<O>(kv: &dyn Kv, jobs: &Receiver<Job>, events: &Sender<Event<O>
         }
         if disk_full {
             tracing::info!("there is space on the journal's disk again");
-            tell(Event::DiskFull(false));
+            tell(Event::JournalFull(false));
         }
         if let Some(number) = job.number {
             tell(Event::Persisted(number));

@@ -1,13 +1,21 @@
 //! What raft applies commands to: the metadata state machine, with its invalidations handed on.
 
 use crate::{tables::Tables, watch::Hub};
-use forebay_consensus::{Fatal, StateMachine};
+use forebay_consensus::{ApplyError, Fatal, StateMachine};
 use forebay_meta::{Command, Entry, Invalidated, Meta, Outcome};
+use forebay_types::error::chain;
 use parking_lot::{Mutex, RwLock};
 use std::{path::Path, sync::Arc};
 
 /// The outcomes of the commands of one entry of the journal.
 pub(crate) type Outcomes = Vec<Outcome>;
+
+/// Nobody knows what changed.
+const EVERYTHING: Invalidated = Invalidated {
+    entries: Vec::new(),
+    inodes: Vec::new(),
+    all: true,
+};
 
 /// Applies commands to the metadata and tells the watchers.
 pub(crate) struct Machine {
@@ -44,23 +52,29 @@ impl StateMachine for Machine {
         self.meta().applied()
     }
 
-    fn apply(&self, index: u64, commands: &[u8]) -> Result<Outcomes, Fatal> {
+    fn apply(&self, index: u64, commands: &[u8]) -> Result<Outcomes, ApplyError> {
         let mut outcomes = self.apply_run(index, &[commands])?;
         Ok(outcomes.pop().unwrap_or_default())
     }
 
-    fn apply_run(&self, first: u64, run: &[&[u8]]) -> Result<Vec<Outcomes>, Fatal> {
+    fn apply_run(&self, first: u64, run: &[&[u8]]) -> Result<Vec<Outcomes>, ApplyError> {
         let entries = (first..).zip(run).map(|(index, bytes)| read(index, bytes));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        let outcomes = self.meta().apply(&entries).map_err(|e| fatal(first, e))?;
+        let outcomes = self.meta().apply(&entries).map_err(|error| {
+            if is_full(&error) {
+                // Of those that were applied before there was no space, nobody was told.
+                self.hub.publish(&EVERYTHING);
+            }
+            failed(first, error)
+        })?;
         for outcome in outcomes.iter().flatten() {
             self.hub.publish(&outcome.invalidated);
         }
         Ok(outcomes)
     }
 
-    fn skip(&self, index: u64) -> Result<(), Fatal> {
-        self.meta().skip(index).map_err(|e| fatal(index, e))
+    fn skip(&self, index: u64) -> Result<(), ApplyError> {
+        self.meta().skip(index).map_err(|e| failed(index, e))
     }
 
     fn flush(&self) -> Result<u64, Fatal> {
@@ -90,10 +104,7 @@ impl StateMachine for Machine {
         *self.flushed.lock() = meta.applied();
         *self.meta.write() = meta;
         // What changed between the old state and the new one, nobody knows.
-        self.hub.publish(&Invalidated {
-            all: true,
-            ..Invalidated::default()
-        });
+        self.hub.publish(&EVERYTHING);
         Ok(())
     }
 }
@@ -117,13 +128,17 @@ fn read(index: u64, bytes: &[u8]) -> Result<Entry, Fatal> {
     Ok(Entry { index, commands })
 }
 
-fn fatal(index: u64, error: forebay_meta::Error) -> Fatal {
-    Fatal {
+fn failed(index: u64, error: forebay_meta::Error) -> ApplyError {
+    if is_full(&error) {
+        return ApplyError::NoSpace(chain(&error));
+    }
+    let fatal = Fatal {
         message: format!(
             "cannot apply the journal from entry {index} on: check the disk of the master's data directory"
         ),
         source: Some(Box::new(error)),
-    }
+    };
+    fatal.into()
 }
 
 #[cfg(test)]
@@ -136,7 +151,7 @@ mod tests {
         let tables = Tables::new(dir.path().join("meta"), [8 << 20, 1 << 20]);
         let machine = Machine::open(tables, Arc::new(Hub::new())).unwrap();
         let error = machine.apply(1, b"\xff\xff\xff").unwrap_err();
-        assert!(error.message.contains("entry 1"), "{}", error.message);
+        assert!(error.to_string().contains("entry 1"), "{error}");
         assert_eq!(machine.applied(), 0);
     }
 }

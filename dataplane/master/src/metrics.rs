@@ -40,8 +40,10 @@ pub(crate) struct Metrics {
     pub(crate) raft_committed: Gauge,
     /// Last index applied here.
     pub(crate) raft_applied: Gauge,
-    /// Whether the journal's disk is full.
+    /// Whether the disk of the journal or of the metadata is full.
     pub(crate) raft_disk_full: Gauge,
+    /// Fsyncs of the journal.
+    pub(crate) raft_syncs: Counter,
     /// Files that load jobs finished with.
     pub(crate) load_files: Counter,
     /// Bytes of those files.
@@ -68,6 +70,7 @@ impl Metrics {
             raft_committed: Gauge::default(),
             raft_applied: Gauge::default(),
             raft_disk_full: Gauge::default(),
+            raft_syncs: Counter::default(),
             load_files: Counter::default(),
             load_bytes: Counter::default(),
             load_failures: Counter::default(),
@@ -115,8 +118,11 @@ impl Metrics {
         r.register("raft_committed", help, self.raft_committed.clone());
         let help = "Last index of the journal applied on this master";
         r.register("raft_applied", help, self.raft_applied.clone());
-        let help = "1 if the journal's disk is full: nothing can be changed";
+        let help =
+            "1 if the disk of the journal or of the metadata is full: nothing can be changed";
         r.register("raft_disk_full", help, self.raft_disk_full.clone());
+        let help = "Fsyncs of the journal";
+        r.register("raft_syncs", help, self.raft_syncs.clone());
         let help = "Files that load jobs have done, cached before or not";
         r.register("load_files", help, self.load_files.clone());
         r.register(
@@ -136,6 +142,8 @@ impl Metrics {
         self.raft_committed.set(status.committed as i64);
         self.raft_applied.set(status.applied as i64);
         self.raft_disk_full.set(i64::from(status.disk_full));
+        let more = status.syncs.saturating_sub(self.raft_syncs.get());
+        self.raft_syncs.inc_by(more);
     }
 
     /// Counts a call.

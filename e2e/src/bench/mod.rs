@@ -7,6 +7,7 @@
 mod bare;
 mod cached;
 mod cold;
+mod masters;
 mod memory;
 mod op;
 mod scale;
@@ -39,6 +40,9 @@ pub fn run(groups: &[Group], scale: &Scale, say: &dyn Fn(&str)) -> anyhow::Resul
     }
     if chosen(Group::Memory) {
         rows.extend(memory::run(scale, say)?);
+    }
+    if chosen(Group::Masters) {
+        rows.extend(masters::run(scale, say)?);
     }
     Ok(rows)
 }

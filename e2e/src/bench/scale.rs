@@ -26,6 +26,8 @@ pub enum Group {
     Amplification,
     /// Resident memory.
     Memory,
+    /// Metadata of three masters.
+    Masters,
 }
 
 impl Group {
@@ -62,6 +64,12 @@ pub struct Scale {
     pub readers: u64,
     /// Bytes of each of those files.
     pub reader_size: u64,
+    /// Files made with 32 in flight.
+    pub creates: u64,
+    /// Lookups, and as many getattrs.
+    pub lookups: u64,
+    /// Files of the directory that is listed whole.
+    pub directory: u64,
 }
 
 impl Scale {
@@ -78,6 +86,9 @@ impl Scale {
             scan_files: 100_000,
             readers: 16,
             reader_size: 256 << 20,
+            creates: 100_000,
+            lookups: 400_000,
+            directory: 1_000_000,
         }
     }
 
@@ -94,6 +105,9 @@ impl Scale {
             scan_files: 5_000,
             readers: 16,
             reader_size: 8 << 20,
+            creates: 3_200,
+            lookups: 5_000,
+            directory: 10_000,
         }
     }
 

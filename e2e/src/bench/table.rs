@@ -25,6 +25,10 @@ pub(super) enum Unit {
     Times,
     #[serde(rename = "requests")]
     Count,
+    #[serde(rename = "s")]
+    Seconds,
+    #[serde(rename = "ms")]
+    Milliseconds,
 }
 
 impl Unit {
@@ -38,6 +42,8 @@ impl Unit {
             Unit::Mib => "MiB",
             Unit::Times => "x",
             Unit::Count => "",
+            Unit::Seconds => "s",
+            Unit::Milliseconds => "ms",
         };
         format!("{} {unit}", thousands(figure))
             .trim_end()
@@ -93,6 +99,8 @@ enum Target {
     Ratio(f64),
     /// Our figure, at most.
     AtMost(f64),
+    /// Our figure, at least.
+    AtLeast(f64),
     /// Nothing promised.
     None,
 }
@@ -127,6 +135,20 @@ impl Row {
     ) -> Row {
         Row {
             target: Target::AtMost(limit),
+            ..Row::figure(name, what, unit, figure)
+        }
+    }
+
+    /// A figure that must reach a limit.
+    pub(super) fn least(
+        name: &'static str,
+        what: &str,
+        unit: Unit,
+        figure: f64,
+        limit: f64,
+    ) -> Row {
+        Row {
+            target: Target::AtLeast(limit),
             ..Row::figure(name, what, unit, figure)
         }
     }
@@ -183,6 +205,7 @@ impl Row {
             Target::None => return Outcome::Info,
             Target::Ratio(least) => self.measured().map(|ratio| ratio >= least),
             Target::AtMost(most) => self.ours().map(|figure| figure <= most),
+            Target::AtLeast(least) => self.ours().map(|figure| figure >= least),
         };
         match met {
             None => Outcome::Skipped,
@@ -218,6 +241,7 @@ pub(super) fn print(rows: &[Row]) {
         let target = match row.target {
             Target::Ratio(least) => format!("≥ {least:.2}"),
             Target::AtMost(most) => format!("≤ {}", row.unit.show(most)),
+            Target::AtLeast(least) => format!("≥ {}", row.unit.show(least)),
             Target::None => String::new(),
         };
         let outcome = match row.outcome() {

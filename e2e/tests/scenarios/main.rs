@@ -11,6 +11,7 @@ mod bad_input;
 mod chaos;
 mod command_line;
 mod format;
+mod full_disk;
 mod killed;
 mod odd_keys;
 mod overwritten;

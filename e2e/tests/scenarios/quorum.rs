@@ -2,6 +2,7 @@
 
 use crate::world::{BUCKET, World, assert_same, eventually};
 use forebay_e2e::{
+    http::get,
     process::{Forebay, Member, Playground, Running},
     s3::{Content, Credentials},
 };
@@ -9,8 +10,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -107,7 +106,7 @@ impl Quorum {
         eventually("the restarted master catches up", PATIENCE, || {
             figure(master, "raft_applied").is_some_and(|applied| applied >= committed)
         });
-        let (status, body) = get(master, "/readyz").unwrap();
+        let (status, body) = get(&master.http, "/readyz").unwrap();
         assert!(status.contains("200"), "{status}: {body}");
     }
 }
@@ -135,20 +134,9 @@ impl Drop for Set<'_> {
 }
 
 /// The status line and body of a GET; absent if nobody answers.
-fn get(member: &Member, path: &str) -> Option<(String, String)> {
-    let mut stream = TcpStream::connect(&member.http).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.lines().next()?.to_owned(), body.to_owned()))
-}
-
 fn figure(master: &Member, metric: &str) -> Option<u64> {
     let prefix = format!("forebay_master_{metric} ");
-    let (_, body) = get(master, "/metrics")?;
+    let (_, body) = get(&master.http, "/metrics")?;
     let line = body.lines().find_map(|line| line.strip_prefix(&prefix))?;
     line.parse().ok()
 }

@@ -73,8 +73,8 @@ pub(crate) fn start<S: StateMachine>(
     let (pulls, pulls_queue) = mpsc::channel();
     let mut threads = Vec::new();
     threads.push(spawn("raft-log", {
-        let events = events.clone();
-        move || writer::run(&*kv, &jobs_queue, &events)
+        let (shared, events) = (Arc::clone(&shared), events.clone());
+        move || writer::run(&*kv, &jobs_queue, &shared, &events)
     })?);
     threads.push(spawn("raft-apply", {
         let (machine, shared, events) = (Arc::clone(&machine), Arc::clone(&shared), events.clone());

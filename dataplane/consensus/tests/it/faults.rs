@@ -51,6 +51,39 @@ async fn shutdown_does_not_hang_on_a_full_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_state_refuses_changes_until_there_is_space_again() {
+    let kv = ForgetfulKv::new();
+    let machine = Recorder::new();
+    let raft = start_with(&kv, &machine, u64::MAX);
+    raft.propose(vec![1].into()).await.unwrap();
+    *machine.full.lock() = true;
+    for number in [2, 3] {
+        let refused = raft.propose(vec![number].into()).await;
+        assert!(matches!(refused, Err(ProposeError::NoSpace)), "{refused:?}");
+        assert!(raft.status().disk_full);
+    }
+    // Reading goes on.
+    raft.read_barrier().await.unwrap();
+    *machine.full.lock() = false;
+    let recovered = async {
+        while raft.propose(vec![4].into()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), recovered)
+        .await
+        .unwrap();
+    assert!(!raft.status().disk_full);
+    // The one that was being applied took effect; the one that came after was refused for good.
+    assert_eq!(machine.commands(), [[1], [2], [4]]);
+    *machine.full.lock() = true;
+    raft.propose(vec![5].into()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_secs(20), raft.shutdown())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_journal_stops_the_node_with_the_reason() {
     let kv = ForgetfulKv::new();
     let raft = start_with(&kv, &Recorder::new(), u64::MAX);

@@ -193,6 +193,24 @@ async fn a_leader_with_a_full_disk_hands_over_to_one_whose_disk_is_fine() {
     group.stop().await;
 }
 
+/// The same where the state has no space: what it cannot apply, the next leader has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_state_has_no_space_hands_over() {
+    let group = Group::start(0);
+    let leader = group.propose(b"a", None).await;
+    *group.machines[&leader].full.lock() = true;
+    let refused = group.nodes[&leader].propose(b"b".as_slice().into()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let next = group.propose(b"c", Some(leader)).await;
+    assert_ne!(next, leader);
+    let read = group.nodes[&leader].read_barrier().await;
+    assert!(matches!(read, Err(ProposeError::NoSpace)), "{read:?}");
+    *group.machines[&leader].full.lock() = false;
+    group.catches_up(leader, next).await;
+    group.nodes[&leader].read_barrier().await.unwrap();
+    group.stop().await;
+}
+
 /// The leader's state machine stands still: the group goes on without noticing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_state_machine_costs_nobody_the_leadership() {

@@ -1,6 +1,6 @@
 //! A state machine that remembers every command, and forgets at a crash what was not flushed.
 
-use forebay_consensus::{Fatal, StateMachine};
+use forebay_consensus::{ApplyError, Fatal, StateMachine};
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -22,6 +22,8 @@ pub(crate) struct Recorder {
     /// Power is lost while a snapshot is taken over: before or after it counts.
     pub(crate) install_fault: Mutex<Option<InstallFault>>,
     pub(crate) checkpoints: Mutex<u64>,
+    /// There is no space for commands.
+    pub(crate) full: Mutex<bool>,
     stalled: Mutex<bool>,
     changed: Condvar,
 }
@@ -82,12 +84,12 @@ impl StateMachine for Recorder {
         self.state.lock().applied
     }
 
-    fn apply(&self, index: u64, command: &[u8]) -> Result<u64, Fatal> {
+    fn apply(&self, index: u64, command: &[u8]) -> Result<u64, ApplyError> {
         if self.poison.as_deref() == Some(command) {
-            return Err(Fatal::caused(
-                "cannot apply the command",
-                "the test says so",
-            ));
+            return Err(Fatal::caused("cannot apply the command", "the test says so").into());
+        }
+        if *self.full.lock() {
+            return Err(ApplyError::NoSpace("the test says so".to_owned()));
         }
         self.changed
             .wait_while(&mut self.stalled.lock(), |stalled| *stalled);
@@ -97,8 +99,8 @@ impl StateMachine for Recorder {
         Ok(index)
     }
 
-    fn skip(&self, index: u64) -> Result<(), Fatal> {
-        self.advance(index).map(drop)
+    fn skip(&self, index: u64) -> Result<(), ApplyError> {
+        Ok(self.advance(index).map(drop)?)
     }
 
     fn flush(&self) -> Result<u64, Fatal> {
