@@ -102,8 +102,8 @@ impl Meta {
             None => {}
             Some(edge) => {
                 if let Some(row) = self.row(edge.ino)? {
-                    if let Some(place) = row.place.as_ref().filter(|_| row.is_at(dir, name)) {
-                        self.hints.put(dir, place.name.clone(), edge.ino);
+                    if row.is_at(dir, name) {
+                        self.hints.put(dir, name, edge.ino);
                     }
                     return Ok(Some(row.attr(edge.ino)));
                 }
