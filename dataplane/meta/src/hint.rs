@@ -19,7 +19,7 @@ const INO_BITS: u32 = 48;
 
 /// Names in memory, bounded in bytes.
 pub(crate) struct Hints {
-    /// Groups of [`WAYS`]; zero: free. What was never used takes no memory.
+    /// Groups of [`WAYS`]; zero: free. All of it is taken at the start.
     slots: Box<[AtomicU64]>,
 }
 

@@ -177,7 +177,7 @@ impl Caller {
     }
 
     async fn lookup(&mut self) -> Done {
-        let file = self.to_read();
+        let file = self.one_to_read();
         let (parent, name) = (self.dir.ino.0, self.files[file].name.clone().into_bytes());
         let ask = || {
             let calls = self.bench.master.calls();
@@ -190,7 +190,7 @@ impl Caller {
     }
 
     async fn getattr(&mut self) -> Done {
-        let file = self.to_read();
+        let file = self.one_to_read();
         let ino = self.files[file].ino.0;
         let ask = || {
             let calls = self.bench.master.calls();
@@ -280,7 +280,7 @@ impl Caller {
     }
 
     /// One of those that are read.
-    fn to_read(&mut self) -> usize {
+    fn one_to_read(&mut self) -> usize {
         (self.random() % self.files.len().min(self.read) as u64) as usize
     }
 
