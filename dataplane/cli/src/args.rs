@@ -228,8 +228,9 @@ pub(crate) struct MetaBenchArgs {
     /// Operations, measured one after the other, each with a count of its own if wanted: create, mkdir,
     /// lookup, getattr, rename, remove; mix (of 100: 50 lookups, 30 getattrs, 10 creates, 5 renames, 5
     /// removes); list (a whole directory) and rename-dir (a directory with everything below, there and
-    /// back), one at a time in each directory. What an operation needs is made before it, unmeasured
-    #[arg(long, value_name = "OPERATION[:COUNT]", value_delimiter = ',', value_parser = planned,
+    /// back), one at a time in each directory. What an operation needs is made before it, unmeasured.
+    /// With FILES, lookups and getattrs are of so many of the files, the others of all
+    #[arg(long, value_name = "OPERATION[:COUNT[:FILES]]", value_delimiter = ',', value_parser = planned,
         default_value = "create,lookup,getattr,rename,remove")]
     pub(crate) operations: Vec<Planned>,
     /// Operations in flight, each of a task of its own; all share one connection
@@ -264,22 +265,26 @@ pub(crate) struct MetaBenchArgs {
     pub(crate) acked: Option<PathBuf>,
 }
 
-/// An operation, and how many of it.
+/// An operation, how many of it, and on how many files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
     pub(crate) operation: Operation,
     pub(crate) count: Option<u64>,
+    /// Lookups and getattrs are of so many files of those that there are.
+    pub(crate) files: Option<u64>,
 }
 
 fn planned(text: &str) -> Result<Planned, String> {
-    let (name, count) = match text.split_once(':') {
-        Some((name, count)) => (name, Some(count)),
-        None => (text, None),
+    let mut parts = text.splitn(3, ':');
+    let name = parts.next().unwrap_or_default();
+    let mut number = || {
+        let number = |text: &str| text.parse().map_err(|_| format!("bad count '{text}'"));
+        parts.next().map(number).transpose()
     };
-    let number = |text: &str| text.parse().map_err(|_| format!("bad count '{text}'"));
     Ok(Planned {
         operation: <Operation as clap::ValueEnum>::from_str(name, false)?,
-        count: count.map(number).transpose()?,
+        count: number()?,
+        files: number()?,
     })
 }
 

@@ -8,7 +8,7 @@
 //! its log) or only [`Durability::Logged`] and [`Durability::Synced`] ones (the worker's page
 //! index; the journal). A write that would mix them is refused.
 
-use forebay_kv::{Batch, Durability, Error, Kv, Op, Read, Result, Scan};
+use forebay_kv::{Batch, Durability, Error, Kv, Op, Read, Result, Scan, Visitor};
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
 };
@@ -111,6 +111,10 @@ impl Read for RocksKv {
     fn scan(&self, range: Range<&[u8]>) -> Scan<'_> {
         scan(&self.db, range, ReadOptions::default())
     }
+
+    fn visit(&self, range: Range<&[u8]>, visitor: &mut Visitor<'_>) -> Result<()> {
+        visit(&self.db, range, ReadOptions::default(), visitor)
+    }
 }
 
 impl Kv for RocksKv {
@@ -184,6 +188,10 @@ impl Read for Snapshot<'_> {
     fn scan(&self, range: Range<&[u8]>) -> Scan<'_> {
         scan(self.db, range, self.options())
     }
+
+    fn visit(&self, range: Range<&[u8]>, visitor: &mut Visitor<'_>) -> Result<()> {
+        visit(self.db, range, self.options(), visitor)
+    }
 }
 
 /// Most keys that go to RocksDB in one call: it keeps the blocks of all of them pinned.
@@ -203,14 +211,44 @@ fn multi_get(db: &DB, keys: &[Vec<u8>], options: &ReadOptions) -> Result<Vec<Opt
     Ok(values)
 }
 
-fn scan<'a>(db: &'a DB, range: Range<&[u8]>, mut options: ReadOptions) -> Scan<'a> {
+fn scan<'a>(db: &'a DB, range: Range<&[u8]>, options: ReadOptions) -> Scan<'a> {
+    match start(db, range, options) {
+        Some(rows) => Box::new(Rows { rows, done: false }),
+        None => Box::new(std::iter::empty()),
+    }
+}
+
+fn visit(
+    db: &DB,
+    range: Range<&[u8]>,
+    options: ReadOptions,
+    visitor: &mut Visitor<'_>,
+) -> Result<()> {
+    let Some(mut rows) = start(db, range, options) else {
+        return Ok(());
+    };
+    while let Some((key, value)) = rows.item() {
+        if visitor(key, value).is_break() {
+            return Ok(());
+        }
+        rows.next();
+    }
+    rows.status().map_err(mapped)
+}
+
+/// At the first pair of a range; `None`: there can be none.
+fn start<'a>(
+    db: &'a DB,
+    range: Range<&[u8]>,
+    mut options: ReadOptions,
+) -> Option<DBRawIterator<'a>> {
     if range.start >= range.end {
-        return Box::new(std::iter::empty());
+        return None;
     }
     options.set_iterate_upper_bound(range.end);
     let mut rows = db.raw_iterator_opt(options);
     rows.seek(range.start);
-    Box::new(Rows { rows, done: false })
+    Some(rows)
 }
 
 /// Goes through a range.

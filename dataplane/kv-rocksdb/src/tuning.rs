@@ -16,7 +16,8 @@ const OPEN_FILES: i32 = 512;
 /// What `DB::open` gets.
 pub(crate) fn options(wanted: &Options) -> rocksdb::Options {
     let memory = wanted.memory_bytes.max(4 << 20) as usize;
-    let cache = Cache::new_lru_cache(memory);
+    // The clock takes no lock and moves nothing when it finds a block.
+    let cache = Cache::new_hyper_clock_cache(memory, 0);
     // A quarter for write buffers at most, charged to the cache: together they keep the budget.
     // Stalling writers to keep it exactly would trade a little memory for long pauses.
     let buffers = memory / 4;
@@ -26,7 +27,9 @@ pub(crate) fn options(wanted: &Options) -> rocksdb::Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
     table.set_format_version(6);
-    table.set_block_size(8 << 10);
+    // A row that is not in memory costs a whole block. With this size and LZ4, also at the bottom, a
+    // third of what 8 KiB of zstd cost; the price is 20 bytes an inode on disk.
+    table.set_block_size(4 << 10);
     // Index and filter in the cache, in parts, so that a large database needs no memory of its
     // own for them; the small top levels stay.
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
@@ -54,7 +57,6 @@ pub(crate) fn options(wanted: &Options) -> rocksdb::Options {
     options.set_max_bytes_for_level_base(128 << 20);
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_bottommost_compression_type(DBCompressionType::Zstd);
     // Tables are compacted where queues (deleted from the front) leave many tombstones.
     options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
     options.set_max_open_files(OPEN_FILES);

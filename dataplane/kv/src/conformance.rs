@@ -4,7 +4,12 @@
 //! and [`checkpoints`] where the store can do so.
 
 use crate::{Batch, Durability, Kv, Op, Read};
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::{ControlFlow, Range},
+    path::Path,
+    sync::Arc,
+};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -113,10 +118,10 @@ fn scans_are_ordered_and_half_open(durability: Durability, store: &dyn Kv) {
         put(store, durability, key, key);
     }
     let keys = |range: Range<&[u8]>| -> Vec<Vec<u8>> {
-        collect(store, range)
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect()
+        let pairs = collect(store, range.clone());
+        assert_eq!(visited(store, range.clone(), usize::MAX), pairs);
+        assert_eq!(visited(store, range, 1), pairs[..pairs.len().min(1)]);
+        pairs.into_iter().map(|(key, _)| key).collect()
     };
     assert_eq!(keys(b"a"..b"c"), [&b"a"[..], b"a\0", b"ab", b"b"]);
     assert_eq!(keys(b"a\0"..b"ab"), [b"a\0"]);
@@ -238,6 +243,8 @@ fn behaves_like_a_map(durability: Durability, store: &dyn Kv, seed: u64) {
             Vec::new()
         };
         assert_eq!(collect(store, &a..&b), expected, "{}", context());
+        let visited = visited(&*store.snapshot(), &a..&b, usize::MAX);
+        assert_eq!(visited, expected, "{}", context());
         assert_eq!(
             store.get(&a).expect("get"),
             model.get(&a).cloned(),
@@ -280,6 +287,21 @@ fn put(store: &dyn Kv, durability: Durability, key: &[u8], value: &[u8]) {
 
 fn collect(store: &dyn Read, range: Range<&[u8]>) -> Pairs {
     store.scan(range).map(|pair| pair.expect("scan")).collect()
+}
+
+/// The first pairs of a range, at least one if there is any.
+fn visited(store: &dyn Read, range: Range<&[u8]>, limit: usize) -> Pairs {
+    let mut pairs = Pairs::new();
+    let visitor = &mut |key: &[u8], value: &[u8]| {
+        pairs.push((key.to_vec(), value.to_vec()));
+        if pairs.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    store.visit(range, visitor).expect("visit");
+    pairs
 }
 
 fn all(store: &dyn Read) -> Pairs {

@@ -5,7 +5,10 @@
 //! in-memory implementation and the conformance suite that every implementation passes; it never
 //! reaches RocksDB (`forebay-kv-rocksdb` does).
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::{ControlFlow, Range},
+    path::Path,
+};
 
 pub mod batch;
 pub mod conformance;
@@ -50,6 +53,9 @@ pub enum Durability {
 /// Pairs in ascending order of keys.
 pub type Scan<'a> = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + Send + 'a>;
 
+/// Sees a key and its value, and says whether to go on.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// Reading: of the live store, or of one moment ([`Kv::snapshot`]).
 pub trait Read: Send + Sync {
     /// The value of `key`.
@@ -63,6 +69,18 @@ pub trait Read: Send + Sync {
 
     /// The pairs whose keys lie in the half-open `range`, as of the moment of the call.
     fn scan(&self, range: Range<&[u8]>) -> Scan<'_>;
+
+    /// Shows `visitor` the same pairs in the same order, without copies of them, until it has seen
+    /// enough. Cheaper than [`Read::scan`] where many pairs are only passed by.
+    fn visit(&self, range: Range<&[u8]>, visitor: &mut Visitor<'_>) -> Result<()> {
+        for pair in self.scan(range) {
+            let (key, value) = pair?;
+            if visitor(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The store.

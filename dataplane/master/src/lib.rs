@@ -253,8 +253,9 @@ async fn open_state(
         };
         let journal = RocksKv::open(&journal_dir, &options)
             .with_context(|| format!("cannot open the journal in {}", journal_dir.display()))?;
-        // Half for inodes ready to answer with, most of the rest for RocksDB's blocks.
-        let tables = Tables::new(meta_dir, [memory / 8 * 3, memory / 2]);
+        // An inode in a block takes a third of what it takes ready to answer with, so more of it for
+        // blocks: those of a tree ten times as large as the inode cache fit, or nearly.
+        let tables = Tables::new(meta_dir, [memory / 16 * 9, memory / 16 * 5]);
         let machine = Arc::new(Machine::open(tables, hub)?);
         let raft = Raft::start(raft, journal, machine.clone(), transport)?;
         Ok((machine, raft))

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) const DIR_BATCH: usize = 4_096;
 
 /// Listings that may have many more entries in memory at the same time.
-const LARGE_LISTINGS: usize = 4;
+const LARGE_LISTINGS: usize = 2;
 
 /// A path's end.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use crate::{Result, schema};
 use forebay_kv::Read;
 use forebay_types::{FileKind, Ino, Name};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// Why a name is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,14 +52,24 @@ pub(crate) fn scan(
     limit: usize,
 ) -> Result<Vec<(Name, Edge)>> {
     let range = schema::edges(dir, beyond);
-    let rows = reader
-        .scan(range.start.as_slice()..range.end.as_slice())
-        .take(limit);
-    rows.map(|row| {
-        let (key, value) = row?;
-        Ok((schema::into_edge_name(key)?, decode(&value)?))
-    })
-    .collect()
+    let mut found = Vec::new();
+    let mut ended = Ok(());
+    let visitor = &mut |key: &[u8], value: &[u8]| {
+        if found.len() == limit {
+            return ControlFlow::Break(());
+        }
+        let named = schema::name_of_edge(key);
+        match named.and_then(|name| Ok((name, decode(value)?))) {
+            Ok(entry) => found.push(entry),
+            Err(error) => {
+                ended = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    reader.visit(range.start.as_slice()..range.end.as_slice(), visitor)?;
+    ended.map(|()| found)
 }
 
 /// The edges of `names`, which are in ascending order. One scan serves names that lie close

@@ -121,8 +121,9 @@ impl Meta {
                 }
             }
         }
-        let cache = InodeCache::new(cache_bytes / 3 * 2);
-        let hints = Hints::new(cache_bytes / 3);
+        // So the names of ten times as many inodes are known as have their rows in memory.
+        let cache = InodeCache::new(cache_bytes / 4 * 3);
+        let hints = Hints::new(cache_bytes / 4);
         let counters = Counters::load(&*kv)?;
         let problems = problem::load_totals(&*kv)?;
         let state = State {

@@ -77,10 +77,9 @@ pub(crate) fn edge_name(key: &[u8]) -> &[u8] {
     key.get(TAGGED..).unwrap_or_default()
 }
 
-/// The name in the key of an edge, without a copy.
-pub(crate) fn into_edge_name(key: Vec<u8>) -> Result<Name> {
-    let length = key.len();
-    let name = Bytes::from(key).slice(TAGGED.min(length)..);
+/// The name in the key of an edge. A copy: sharing the key would cost another allocation.
+pub(crate) fn name_of_edge(key: &[u8]) -> Result<Name> {
+    let name = Bytes::copy_from_slice(edge_name(key));
     Name::new(name).map_err(|error| Error::Damaged(format!("key of an edge: {error}")))
 }
 
@@ -252,9 +251,9 @@ mod tests {
     fn keys_read_back_in_the_order_of_their_values() {
         assert_eq!(inode_of(&inode(Ino(77))).unwrap(), Ino(77));
         assert!(inode(Ino(255)) < inode(Ino(256)));
-        assert_eq!(into_edge_name(edge(Ino(3), b"file")).unwrap(), name("file"));
-        assert!(into_edge_name(edge(Ino(3), b"")).is_err());
-        assert!(into_edge_name(vec![EDGE]).is_err());
+        assert_eq!(name_of_edge(&edge(Ino(3), b"file")).unwrap(), name("file"));
+        assert!(name_of_edge(&edge(Ino(3), b"")).is_err());
+        assert!(name_of_edge(&[EDGE]).is_err());
         assert_eq!(orphan_of(&orphan(-5, Ino(9))).unwrap(), (-5, Ino(9)));
         assert!(orphan(-5, Ino(9)) < orphan(0, Ino(1)));
         assert!(orphan(0, Ino(1)) < orphan(i64::MAX, Ino(0)));

@@ -72,7 +72,7 @@ impl DirState {
 }
 
 /// Most entries read at once: they are in memory together.
-const PORTION: usize = 32_768;
+const PORTION: usize = 131_072;
 
 impl Meta {
     /// The cluster's identity, once given.
@@ -102,8 +102,8 @@ impl Meta {
             None => {}
             Some(edge) => {
                 if let Some(row) = self.row(edge.ino)? {
-                    if let Some(place) = row.place.as_ref().filter(|_| row.is_at(dir, name)) {
-                        self.hints.put(dir, place.name.clone(), edge.ino);
+                    if row.is_at(dir, name) {
+                        self.hints.put(dir, name, edge.ino);
                     }
                     return Ok(Some(row.attr(edge.ino)));
                 }
@@ -135,10 +135,11 @@ impl Meta {
             let edges = edge::scan(&*now, dir, after, portion)?;
             let complete = edges.len() < portion;
             let inos: Vec<_> = edges.iter().map(|(_, edge)| edge.ino).collect();
-            for ((name, edge), row) in edges.into_iter().zip(inode::get_many(&*now, &inos)?) {
-                let row =
-                    row.ok_or_else(|| Error::Damaged(format!("inode {} is missing", edge.ino)))?;
-                list.push((name, row.attr(edge.ino)));
+            let attrs = inode::read_many(&*now, &inos, |ino, row| row.attr(ino))?;
+            list.reserve_exact(attrs.len());
+            for ((name, edge), attr) in edges.into_iter().zip(attrs) {
+                let missing = || Error::Damaged(format!("inode {} is missing", edge.ino));
+                list.push((name, attr.ok_or_else(missing)?));
             }
             if complete {
                 break;

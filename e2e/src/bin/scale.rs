@@ -20,7 +20,7 @@ use std::{
 #[derive(Parser)]
 #[command(name = "forebay-scale")]
 struct Args {
-    /// Files; some 55 bytes of disk each, several times that while RocksDB works
+    /// Files; some 70 bytes of disk each, several times that while RocksDB works
     #[arg(long, default_value_t = 1_000_000)]
     files: u64,
     /// Memory budget of the master, in MiB

@@ -15,14 +15,14 @@ use forebay_kv_rocksdb::{Options, RocksKv};
 use forebay_meta::Meta;
 use std::{fs, path::Path, sync::Arc};
 
-/// Opens the metadata in `dir` with the shares of `budget` that a master gives: half for inodes,
-/// three eighths for RocksDB, the rest is the journal's.
+/// Opens the metadata in `dir` with the shares of `budget` that a master gives: five sixteenths for
+/// inodes and names, nine for RocksDB, the rest is the journal's.
 fn open(dir: &Path, budget: u64) -> anyhow::Result<(Arc<RocksKv>, Meta)> {
     let options = Options {
-        memory_bytes: budget / 8 * 3,
+        memory_bytes: budget / 16 * 9,
     };
     let kv = RocksKv::open(dir, &options)?;
-    let meta = Meta::open(kv.clone(), budget / 2)?;
+    let meta = Meta::open(kv.clone(), budget / 16 * 5)?;
     Ok((kv, meta))
 }
 

@@ -136,8 +136,9 @@ pub fn serve(
     child(&meta, directory, &name)?;
     let first_read_s = started.elapsed().as_secs_f64();
     let directories = directories(&meta, tree)?;
-    // As many as fit into half of the inode cache for certain: a row takes less than 512 bytes.
-    let few = (budget / 2 / 512 / 2).min(files);
+    // As many as fit into the inode cache for certain: a row takes less than 512 bytes, and the
+    // cache gets more than a fifth of the budget.
+    let few = (budget / 5 / 512).min(files);
     let mut probe = 0;
     let mut rate = |among: u64, time: Duration| -> anyhow::Result<f64> {
         let begun = Instant::now();

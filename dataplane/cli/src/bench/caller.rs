@@ -54,6 +54,8 @@ pub(crate) struct Caller {
     number: u16,
     dir: Dir,
     files: Vec<File>,
+    /// Lookups and getattrs are of so many of them at most.
+    read: usize,
     /// Names made so far.
     made: u64,
     /// Random enough to spread reads.
@@ -68,6 +70,7 @@ impl Caller {
             number,
             dir,
             files: Vec::new(),
+            read: usize::MAX,
             made: 0,
             seed,
         }
@@ -76,6 +79,11 @@ impl Caller {
     /// How many files it has.
     pub(crate) fn files(&self) -> usize {
         self.files.len()
+    }
+
+    /// Lookups and getattrs are of `files` of its files from now on.
+    pub(crate) fn read(&mut self, files: usize) {
+        self.read = files;
     }
 
     /// Operations until the budget is used up, there is nothing left to do them on, or the cluster
@@ -169,7 +177,7 @@ impl Caller {
     }
 
     async fn lookup(&mut self) -> Done {
-        let file = self.any();
+        let file = self.one_to_read();
         let (parent, name) = (self.dir.ino.0, self.files[file].name.clone().into_bytes());
         let ask = |master: Voter| {
             let name = name.clone();
@@ -184,7 +192,7 @@ impl Caller {
     }
 
     async fn getattr(&mut self) -> Done {
-        let file = self.any();
+        let file = self.one_to_read();
         let ino = self.files[file].ino.0;
         let ask = |master: Voter| async move {
             let request = v1::GetAttrRequest { ino };
@@ -271,6 +279,11 @@ impl Caller {
     /// One of the files.
     fn any(&mut self) -> usize {
         (self.random() % self.files.len() as u64) as usize
+    }
+
+    /// One of those that are read.
+    fn one_to_read(&mut self) -> usize {
+        (self.random() % self.files.len().min(self.read) as u64) as usize
     }
 
     /// splitmix64.

@@ -94,7 +94,12 @@ async fn measure(
     };
     let mut callers: Vec<Caller> = (0..args.in_flight).map(caller).collect();
     let mut phases = Vec::new();
-    for Planned { operation, count } in &args.operations {
+    for planned in &args.operations {
+        let Planned {
+            operation,
+            count,
+            files: among,
+        } = planned;
         let files: usize = callers.iter().map(Caller::files).sum();
         let count = count.or(args.count);
         let wanted = match operation {
@@ -118,6 +123,10 @@ async fn measure(
             None => count.unwrap_or(COUNT),
         };
         let budget = Arc::new(Budget::new(count, limit));
+        let each = among.map_or(u64::MAX, |files| files.div_ceil(args.in_flight.into()));
+        for caller in &mut callers {
+            caller.read(each.max(1) as usize);
+        }
         let begun = Instant::now();
         let (tally, stopped) = all(&mut callers, *operation, &budget, stop).await?;
         phases.push(Phase {

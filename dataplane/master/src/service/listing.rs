@@ -1,8 +1,8 @@
 //! A directory on its way to a client: read one portion ahead of what the client takes.
 //!
 //! Portions grow. The first one is small, so that it is there soon. Names that were made by many at
-//! a time lie side by side while their inodes do not: the more of them are looked up together, the
-//! more share a block of the store.
+//! a time lie side by side while their inodes do not: the more of them are read together, the closer
+//! they are to each other in the inode table.
 
 use super::metadata::millis;
 use crate::{
@@ -25,7 +25,7 @@ const FIRST: usize = 256;
 const GROWTH: usize = 4;
 
 /// Most entries of a portion, if the listing is one of the few that may have so many in memory.
-const LARGE: usize = 32_768;
+const LARGE: usize = 131_072;
 
 type Entries = Vec<(Name, Attr)>;
 
