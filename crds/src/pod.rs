@@ -28,7 +28,7 @@ pub struct PodSettings {
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
     /// Cores and memory of each pod, as in a pod. The memory budget of the process follows the memory limit.
-    /// Default: what `kubectl get` shows on the pods; the operator chooses it.
+    /// Default: chosen by the operator; the pods show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
@@ -112,7 +112,7 @@ pub enum TolerationOperator {
     Exists,
 }
 
-/// What a taint does to pods that do not put up with it.
+/// Effect of the taint: `NoSchedule`, `PreferNoSchedule` or `NoExecute`. Absent: every effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum TaintEffect {

@@ -39,8 +39,7 @@ pub struct Tier {
     /// pod, beside `resources`.
     pub quota: Quantity,
     /// Directory of the node on that medium, such as `/mnt/nvme0`; it is made if it is not there. The cluster
-    /// keeps its files in a directory of its own below it. They stay when pods are replaced, and go with the
-    /// cluster. Not on overlayfs.
+    /// keeps its files in a directory of its own below it, and they stay when pods are replaced. Not on overlayfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     #[x_kube(validation = Rule::new(r"self.matches('^(/[^/]+)+$') && !self.matches('/[.][.]?(/|$)') && !self.matches('^/(proc|sys|dev)(/|$)')")

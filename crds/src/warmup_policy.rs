@@ -95,9 +95,10 @@ pub struct WarmupPolicySpec {
     /// When it runs. Default: once, as soon as the policy is there, and again whenever its spec is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Where the files go. Default: `{replicas: 1}`, one copy in the cluster.
-    #[serde(default)]
-    pub placement: Placement,
+    /// Where the files go: `{everyNode: {}}` or `{replicas: 2}`. Default: one copy in the cluster.
+    // Without a default in the schema: it would be stored, and stand beside an everyNode that comes later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Whether the files stay in the cache, however full it is, until the policy is changed or deleted.
     /// Default: false.
     #[serde(default)]
@@ -170,15 +171,6 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub replicas: Option<u32>,
-}
-
-impl Default for Placement {
-    fn default() -> Placement {
-        Placement {
-            every_node: None,
-            replicas: Some(1),
-        }
-    }
 }
 
 /// Nothing to say about it.
