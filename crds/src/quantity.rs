@@ -120,7 +120,7 @@ impl JsonSchema for Quantity {
 pub(crate) fn cores(_: &mut SchemaGenerator) -> Schema {
     schema::text(
         16,
-        r"self.matches('^([1-9][0-9]*m|[0-9]+([.][0-9]{1,3})?)$') && quantity(self).sign() == 1",
+        r"self.matches('^([1-9][0-9]*m|[0-9]+([.][0-9]{1,3})?)$') && quantity(self).compareTo(quantity('0')) > 0",
         "a number of cores, such as 2, 1.5 or 500m",
     )
 }
