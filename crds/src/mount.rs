@@ -30,7 +30,7 @@ pub struct Mount {
     pub path: String,
     /// The under store: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. What follows the
     /// bucket is taken literally. Changed: the path shows the new store, and what was cached of the old one is
-    /// dropped; files that are open are not mixed.
+    /// dropped; a file that is open is never a mixture of both.
     #[schemars(length(max = 1280))]
     #[x_kube(validation = Rule::new(r"self.matches('^(s3|gs|az)://[A-Za-z0-9._-]{1,255}(/[^?]*)?$')")
         .message("s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user, password and '?'"))]
@@ -39,7 +39,7 @@ pub struct Mount {
     /// are texts. No credentials. Known are: `endpoint` (URL of the service), `region`, `pathStyle`, `anonymous`
     /// (`"true"`: unsigned requests, for public buckets), `account` (az), `connectTimeout`, `requestTimeout`,
     /// `idleTimeout`, `connections`, `listParallel`, `retries`, `retryBudget`; docs/options.md has what each
-    /// means and its default.
+    /// means and its default (there they are written `path_style`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values")]
     #[x_kube(

@@ -11,7 +11,8 @@ pub struct MountOption {
     pub name: &'static str,
     /// Its name in `docs/options.md` and for the masters.
     pub key: &'static str,
-    schemes: &'static [&'static str],
+    /// The schemes of under stores that know it.
+    pub schemes: &'static [&'static str],
     form: Form,
 }
 

@@ -80,6 +80,8 @@ pub struct ResourceList {
 #[x_kube(
     validation = Rule::new("self.operator == 'Equal' ? has(self.key) : !has(self.value)")
         .message("operator Equal needs a key, operator Exists takes no value"),
+    validation = Rule::new("!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')")
+        .message("tolerationSeconds goes with effect NoExecute"),
 )]
 pub struct Toleration {
     /// Key of the taint, such as `nvidia.com/gpu`. Absent with operator Exists: every key.
