@@ -333,7 +333,7 @@ async fn other_nodes_read_load_pin_and_free_over_grpc_and_registration_is_repeat
     let freed = client.free(files.clone()).await.unwrap().into_inner();
     assert_eq!(freed.bytes, file.size() + small[0].size());
     let left = client.stat(files).await.unwrap().into_inner().files;
-    assert!(left.iter().all(|f| f.cached_bytes == 0));
+    assert!(left.iter().all(|f| f.cached_bytes == 0), "{left:?}");
 
     cluster.master.forget.store(true, Ordering::SeqCst);
     let registered = || cluster.master.registrations.lock().unwrap().len() == 2;
