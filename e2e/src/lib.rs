@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod disk;
+pub mod fleet;
 pub mod interrupt;
 pub mod process;
 pub mod s3;

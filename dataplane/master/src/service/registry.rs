@@ -59,6 +59,7 @@ impl Registry for RegistryService {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        self.metrics.call("Heartbeat");
         let reign = self.leadership.reign().await?;
         let workers = reign.workers();
         let known = workers.heartbeat(request.into_inner(), Instant::now());
@@ -72,6 +73,7 @@ impl Registry for RegistryService {
         &self,
         _request: Request<v1::TopologyRequest>,
     ) -> Result<Response<v1::TopologyResponse>, Status> {
+        self.metrics.call("Topology");
         let reign = self.leadership.reign().await?;
         let mounts = reign
             .mounts
