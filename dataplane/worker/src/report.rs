@@ -81,10 +81,6 @@ impl Node for Report {
         self.engine.metrics.report(&self.engine.store)
     }
 
-    fn suspect(&self) {
-        self.engine.sources.suspect();
-    }
-
     async fn outdated(&self) {
         self.engine.sources.outdated().await;
     }

@@ -1,22 +1,38 @@
 //! The tie of a worker to the master: it registers, reports, and learns of mounts and other workers.
 //! It knows nothing of caches: a [`Node`] says what there is to report.
+//!
+//! There may be thousands of ties to one master. The master says how often each reports; what has not
+//! changed is left out; the topology is asked for only when a heartbeat told that it changed, or the
+//! node finds it wanting; nothing is done by all at the same moment for long.
 
 use anyhow::bail;
-use forebay_client::{Error, Master, Topology, TopologyCache};
+use forebay_client::{
+    Error, Master, Topology, TopologyCache,
+    call::{jittered, share},
+};
 use forebay_proto::v1::{
     HeartbeatRequest, HeartbeatResponse, RegisterRequest, Tier, Worker, WorkerCounters,
 };
 use forebay_service::Shutdown;
-use std::{sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-/// How often the topology is asked for when nothing seems wrong with it.
-const TOPOLOGY: Duration = Duration::from_secs(5);
-/// When to ask again if the answer was the one that had been found wanting.
+/// Least pause between two questions for the topology …
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// … and where there are many workers, this part of the interval between heartbeats.
+const LOOKS: u32 = 4;
 /// A heartbeat that takes longer is given up.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds of the interval between heartbeats, whatever the master says.
+/// Bounds of the interval between heartbeats, whatever the master says, in milliseconds.
 const HEARTBEATS: std::ops::RangeInclusive<u64> = 100..=60_000;
 /// Between attempts to reach the master at start.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -36,10 +52,35 @@ pub trait Node: Send + Sync + 'static {
     fn counters(&self) -> WorkerCounters;
     /// Goes by a topology from now on.
     async fn take_over(&self, topology: &Arc<Topology>);
-    /// The topology may be out of date.
-    fn suspect(&self);
     /// Waits until the topology was found wanting.
     async fn outdated(&self);
+}
+
+/// What the master was told and has taken in.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Told {
+    tiers: Vec<Tier>,
+    counters: WorkerCounters,
+}
+
+impl Told {
+    fn of(node: &impl Node) -> Told {
+        Told {
+            tiers: node.tiers(),
+            counters: node.counters(),
+        }
+    }
+
+    /// What of this is new to somebody who was told `before`.
+    fn news(&self, before: &Told) -> (Vec<Tier>, Option<WorkerCounters>) {
+        let tiers = if self.tiers == before.tiers {
+            Vec::new()
+        } else {
+            self.tiers.clone()
+        };
+        let counters = (self.counters != before.counters).then_some(self.counters);
+        (tiers, counters)
+    }
 }
 
 /// The tie.
@@ -47,6 +88,10 @@ pub struct Tie<N> {
     master: Master,
     topology: TopologyCache,
     node: N,
+    /// How often it reports, in milliseconds; 0: not told yet.
+    interval: AtomicU64,
+    /// The master has another topology than we.
+    changed: Notify,
 }
 
 impl<N: Node> Tie<N> {
@@ -57,18 +102,20 @@ impl<N: Node> Tie<N> {
             master,
             topology,
             node,
+            interval: AtomicU64::new(0),
+            changed: Notify::new(),
         }
     }
 
     /// Registers and takes over the topology, waiting for the master as long as need be; then keeps
     /// both up to date in the background.
     pub async fn start(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let mut told = false;
-        let heartbeat = loop {
+        let mut complained = false;
+        let told = loop {
             match self.register().await {
-                Ok(heartbeat) => break heartbeat,
+                Ok(told) => break told,
                 Err(error) if is_transient(&error) => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut complained, true) {
                         tracing::warn!(%error, "waiting for the master");
                     }
                 }
@@ -82,20 +129,23 @@ impl<N: Node> Tie<N> {
         let first = self.topology.get().await?;
         self.node.take_over(&first).await;
         let tie = Arc::new(self);
-        shutdown.spawn(tie.clone().report_on(heartbeat));
+        shutdown.spawn(tie.clone().report_on(told));
         shutdown.spawn(tie.follow(first));
         Ok(())
     }
 
+    /// Keeps the topology up to date.
     async fn follow(self: Arc<Self>, mut last: Arc<Topology>) {
         loop {
             tokio::select! {
-                () = sleep(TOPOLOGY) => {}
+                () = self.changed.notified() => {}
                 () = self.node.outdated() => {}
             }
-            if !self.look(&mut last).await {
+            let news = self.look(&mut last).await;
+            let pause = LOOK_AGAIN.max(self.interval() / LOOKS);
+            sleep(jittered(pause, share())).await;
+            if !news {
                 // It may have been too fresh to be asked for again.
-                sleep(LOOK_AGAIN).await;
                 self.look(&mut last).await;
             }
         }
@@ -114,43 +164,52 @@ impl<N: Node> Tie<N> {
         news
     }
 
-    /// Makes us known; returns the interval of heartbeats.
-    async fn register(&self) -> anyhow::Result<Duration> {
-        let worker = self.node.worker();
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval.load(Ordering::Relaxed))
+    }
+
+    fn report_every(&self, heartbeat_ms: u64) {
+        let interval = heartbeat_ms.clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
+        self.interval.store(interval, Ordering::Relaxed);
+    }
+
+    /// Makes us known; returns what was told.
+    async fn register(&self) -> anyhow::Result<Told> {
+        let (worker, told) = (self.node.worker(), Told::of(&self.node));
         let request = RegisterRequest {
             worker: Some(worker.clone()),
             cluster: self.node.cluster().unwrap_or_default(),
+            tiers: told.tiers.clone(),
+            counters: Some(told.counters),
+            heartbeat_ms: self.interval.load(Ordering::Relaxed),
         };
         let register = || {
             let (mut registry, request) = (self.master.registry(), request.clone());
             async move { registry.register(request).await }
         };
-        let answer = self
-            .master
-            .retrying("register", register)
-            .await?
-            .into_inner();
+        let answer = self.master.calmly("register", register).await?.into_inner();
         self.node.bind(&answer.cluster)?;
         tracing::info!(worker = %format_args!("{:016x}", worker.id), cluster = answer.cluster, "registered");
-        let interval = answer
-            .heartbeat_ms
-            .clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
-        Ok(Duration::from_millis(interval))
+        self.report_every(answer.heartbeat_ms);
+        Ok(told)
     }
 
-    async fn report_on(self: Arc<Self>, mut interval: Duration) {
-        let mut registrations = 0;
+    async fn report_on(self: Arc<Self>, mut told: Told) {
+        // Those that registered together report one after the other.
+        sleep(self.interval().mul_f64(share())).await;
         loop {
-            match timeout(HEARTBEAT_TIMEOUT, self.heartbeat()).await {
+            let now = Told::of(&self.node);
+            match timeout(HEARTBEAT_TIMEOUT, self.heartbeat(&now, &told)).await {
                 Ok(Ok(answer)) if answer.known => {
-                    if answer.registrations != registrations {
+                    told = now;
+                    self.report_every(answer.heartbeat_ms);
+                    if answer.topology.is_some() && answer.topology != self.topology.version() {
                         // Until all have the same topology two workers may take one page for theirs.
-                        registrations = answer.registrations;
-                        self.node.suspect();
+                        self.changed.notify_one();
                     }
                 }
                 Ok(Ok(_)) => match self.register().await {
-                    Ok(given) => interval = given,
+                    Ok(all) => told = all,
                     Err(error) => {
                         tracing::warn!(error = %format!("{error:#}"), "cannot register again");
                     }
@@ -158,22 +217,28 @@ impl<N: Node> Tie<N> {
                 Ok(Err(error)) => tracing::debug!(%error, "heartbeat failed"),
                 Err(_) => tracing::debug!("heartbeat failed: no answer"),
             }
-            sleep(interval).await;
+            sleep(jittered(self.interval(), share())).await;
         }
     }
 
-    /// Reports; the answer tells whether the master knows us and whether the topology changed.
-    async fn heartbeat(&self) -> forebay_client::Result<HeartbeatResponse> {
+    /// Reports what is new; the answer tells whether the master knows us and which topology it has.
+    async fn heartbeat(
+        &self,
+        now: &Told,
+        before: &Told,
+    ) -> forebay_client::Result<HeartbeatResponse> {
+        let (tiers, counters) = now.news(before);
         let request = HeartbeatRequest {
             worker: self.node.worker().id,
-            tiers: self.node.tiers(),
-            counters: Some(self.node.counters()),
+            tiers,
+            counters,
+            heartbeat_ms: self.interval.load(Ordering::Relaxed),
         };
         let beat = || {
             let (mut registry, request) = (self.master.registry(), request.clone());
             async move { registry.heartbeat(request).await }
         };
-        Ok(self.master.retrying("heartbeat", beat).await?.into_inner())
+        Ok(self.master.calmly("heartbeat", beat).await?.into_inner())
     }
 }
 
@@ -181,4 +246,30 @@ fn is_transient(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<Error>()
         .is_some_and(|e| e.code.is_transient())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let tier = |used| Tier {
+            used,
+            ..Tier::default()
+        };
+        let told = |used, ufs_requests| Told {
+            tiers: vec![tier(used)],
+            counters: WorkerCounters {
+                ufs_requests,
+                ..WorkerCounters::default()
+            },
+        };
+        let before = told(1, 1);
+        assert_eq!(before.news(&before), (Vec::new(), None));
+        let (tiers, counters) = told(2, 1).news(&before);
+        assert_eq!((tiers, counters), (vec![tier(2)], None));
+        let (tiers, counters) = told(1, 2).news(&before);
+        assert!(tiers.is_empty() && counters.is_some_and(|c| c.ufs_requests == 2));
+    }
 }

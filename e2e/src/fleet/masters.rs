@@ -7,15 +7,18 @@ use forebay_proto::v1::QuorumRequest;
 use forebay_types::{Address, Addresses};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process,
-    time::Duration,
+    process, thread,
+    time::{Duration, Instant},
 };
 
 /// Until a master serves again.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks at a process that is dying.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long a page of metrics may take; a master that is busy is asked again.
 const PAGE: Duration = Duration::from_secs(5);
 /// Ties a master to the process that started it.
@@ -70,11 +73,17 @@ impl Masters {
         found.context("a stranger leads")
     }
 
-    /// SIGKILL.
+    /// SIGKILL; returns when it is dead.
     pub(super) fn kill(&self, member: usize) -> anyhow::Result<()> {
         let pid = self.members[member].pid;
-        let pid = Pid::from_raw(pid.cast_signed()).context("no process")?;
-        Ok(kill_process(pid, Signal::KILL)?)
+        let process = Pid::from_raw(pid.cast_signed()).context("no process")?;
+        kill_process(process, Signal::KILL)?;
+        let end = Instant::now() + PATIENCE;
+        while !is_dead(pid) {
+            ensure!(Instant::now() < end, "process {pid} does not die");
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Starts a killed one again; returns when it serves.
@@ -99,6 +108,19 @@ impl Masters {
         let members = self.members.iter();
         members.map(|m| page(&m.http).unwrap_or_default()).collect()
     }
+}
+
+/// Whether no thread of a process is left, though its parent may not have looked yet.
+fn is_dead(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let dead = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+    };
+    tasks.map_or(true, |tasks| tasks.filter_map(Result::ok).all(dead))
 }
 
 /// Reads the page of metrics at `http`.

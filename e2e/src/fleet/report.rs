@@ -17,7 +17,10 @@ impl Report {
     /// One JSON object: figures by what they are, each with its unit in the name.
     pub fn json(&self) -> Value {
         let rows = self.rows.iter();
-        let rows = rows.map(|(what, figure, unit)| (format!("{what}, {unit}"), (*figure).into()));
+        let rows = rows.map(|(what, figure, unit)| {
+            let comma = if unit.is_empty() { "" } else { ", " };
+            (format!("{what}{comma}{unit}"), (*figure).into())
+        });
         Value::Object(rows.collect::<Map<_, _>>())
     }
 

@@ -42,7 +42,7 @@ pub struct Plan {
     pub clients: u64,
     /// Workers that die at once.
     pub dying: u64,
-    /// How long rest is measured.
+    /// How long rest is measured; the same time passes before, and after a leader was killed.
     pub rest: Duration,
 }
 
@@ -150,7 +150,13 @@ impl Run<'_> {
         let calls = self.prober.take();
         let at = |percent: usize| {
             let at = (calls.times.len() * percent / 100).min(calls.times.len().saturating_sub(1));
-            calls.times.get(at).copied().unwrap_or_default().as_secs_f64() * 1e3
+            calls
+                .times
+                .get(at)
+                .copied()
+                .unwrap_or_default()
+                .as_secs_f64()
+                * 1e3
         };
         for (name, percent) in [("p50", 50), ("p99", 99), ("longest", 100)] {
             let what = format!("{when}: getattr of another client, {name}");
@@ -184,7 +190,7 @@ impl Run<'_> {
     fn alone(&mut self) {
         (self.say)("masters alone");
         self.prober.take();
-        thread::sleep(5 * SECOND);
+        thread::sleep(self.plan.rest / 4);
         self.latency("alone");
     }
 
@@ -216,7 +222,7 @@ impl Run<'_> {
 
     fn rest(&mut self) {
         (self.say)("rest");
-        thread::sleep(15 * SECOND);
+        thread::sleep(self.plan.rest);
         let mut phase = self.phase();
         self.for_long(&mut phase, self.plan.rest);
         let rate = phase.last.since(&phase.first);
@@ -245,14 +251,14 @@ impl Run<'_> {
             let come = standing.registrations - before.registrations;
             [come >= workers && sample.live >= workers]
         });
-        self.for_long(&mut phase, 20 * SECOND);
+        self.for_long(&mut phase, self.plan.rest);
         let mut row = |what: &str, time: Duration| {
             self.report.row(what, time.as_secs_f64(), "s");
         };
-        row("leader killed: its process serves again", again);
+        row("leader killed: its process dead and serving again", again);
         row("leader killed: all workers known again", known);
         let informed = self.fleet.standing().informed as f64;
-        let what = "leader killed: workers that know all, 20 s later";
+        let what = "leader killed: workers that know all afterwards";
         self.report.row(what, informed, "");
         self.cost("leader killed", &phase);
         Ok(())
