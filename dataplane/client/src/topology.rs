@@ -9,7 +9,7 @@ use forebay_proto::{convert::mount_from_wire, v1};
 use forebay_types::{Address, Code, FileId, MountId, MountSpec, WorkerId};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,8 +38,8 @@ pub struct Topology {
     pub cluster: String,
     /// The mount table.
     pub mounts: Vec<(MountId, MountSpec)>,
-    /// Live workers, in the master's order.
-    pub workers: Vec<WorkerInfo>,
+    /// Live workers, in the master's order; shared with the topology before, since most stay.
+    pub workers: Vec<Arc<WorkerInfo>>,
     candidates: Vec<Candidate>,
     version: Option<v1::TopologyVersion>,
 }
@@ -50,6 +50,15 @@ impl Topology {
         cluster: String,
         mounts: Vec<(MountId, MountSpec)>,
         workers: Vec<WorkerInfo>,
+    ) -> Topology {
+        let workers = workers.into_iter().map(Arc::new).collect();
+        Topology::of(cluster, mounts, workers)
+    }
+
+    fn of(
+        cluster: String,
+        mounts: Vec<(MountId, MountSpec)>,
+        workers: Vec<Arc<WorkerInfo>>,
     ) -> Topology {
         let candidates = workers
             .iter()
@@ -76,7 +85,7 @@ impl Topology {
     pub fn homes(&self, file: FileId, offset: u64) -> Vec<&WorkerInfo> {
         homes(file, offset, &self.candidates)
             .into_iter()
-            .map(|i| &self.workers[i])
+            .map(|i| &*self.workers[i])
             .collect()
     }
 
@@ -89,24 +98,28 @@ impl Topology {
         let mounts = answer.mounts.into_iter().map(mount_from_wire);
         let mounts: std::result::Result<Vec<_>, _> = mounts.collect();
         let mounts = mounts.map_err(|status| bad(status.message().to_owned()))?;
-        let removed: HashSet<u64> = answer.removed.into_iter().collect();
-        let kept = |w: &&WorkerInfo| {
-            !(answer.whole || removed.contains(&w.id.0) || answer.parts.contains(&part_of(w.id)))
-        };
-        let kept = self.workers.iter().filter(kept);
-        let mut workers: BTreeMap<_, _> = kept.map(|w| (w.id, w.clone())).collect();
+        let mut told = Vec::with_capacity(answer.workers.len());
         for worker in answer.workers {
-            let info = WorkerInfo {
+            told.push(Arc::new(WorkerInfo {
                 id: WorkerId(worker.id),
                 address: worker.address.parse().map_err(bad)?,
                 capacity: worker.capacity,
-            };
-            workers.insert(info.id, info);
+            }));
         }
-        let workers: Vec<WorkerInfo> = workers.into_values().collect();
+        let gone: HashSet<u64> = answer.removed.into_iter().collect();
+        let replaced: HashSet<WorkerId> = told.iter().map(|worker| worker.id).collect();
+        let kept = |w: &&Arc<WorkerInfo>| {
+            !(answer.whole
+                || gone.contains(&w.id.0)
+                || answer.parts.contains(&part_of(w.id))
+                || replaced.contains(&w.id))
+        };
+        let kept = self.workers.iter().filter(kept);
+        let mut workers: Vec<_> = kept.cloned().chain(told).collect();
+        workers.sort_by_key(|worker| worker.id);
         // Without a version of this answer the next question is the same as this one was.
         let version = answer.version.or(self.version.filter(|_| !answer.whole));
-        let topology = Topology::new(answer.cluster, mounts, workers);
+        let topology = Topology::of(answer.cluster, mounts, workers);
         let topology = Topology {
             version,
             ..topology
@@ -135,9 +148,11 @@ impl Default for Digests {
 
 impl Digests {
     /// Of these workers.
-    pub fn of(workers: &[WorkerInfo]) -> Digests {
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerInfo>) -> Digests {
         let mut digests = Digests::default();
-        workers.iter().for_each(|worker| digests.toggle(worker));
+        for worker in workers {
+            digests.toggle(worker);
+        }
         digests
     }
 
@@ -240,7 +255,7 @@ impl TopologyCache {
         };
         let mut answer = self.ask_for(&asked).await?;
         if answer.digests_wanted {
-            asked.digests = Digests::of(&old.workers).to_wire();
+            asked.digests = Digests::of(old.workers.iter().map(|worker| &**worker)).to_wire();
             answer = self.ask_for(&asked).await?;
         }
         if answer.cluster != old.cluster && asked.known.is_some() {
@@ -271,8 +286,8 @@ mod tests {
         }
     }
 
-    fn version(term: u64, number: u64) -> Option<v1::TopologyVersion> {
-        Some(v1::TopologyVersion { term, number })
+    fn version(term: u64, number: u64) -> v1::TopologyVersion {
+        v1::TopologyVersion { term, number }
     }
 
     fn topology(workers: &[(u64, u16)], version: Option<v1::TopologyVersion>) -> Topology {
@@ -300,33 +315,37 @@ mod tests {
 
     #[test]
     fn changes_are_taken_over_and_the_rest_stays() {
-        let old = topology(&[(1, 11), (2, 12), (3, 13)], version(7, 1));
+        let old = topology(&[(1, 11), (2, 12), (3, 13)], Some(version(7, 1)));
         let answer = v1::TopologyResponse {
             removed: vec![3],
-            ..told(&[(2, 22), (4, 14)], version(7, 5))
+            ..told(&[(2, 22), (4, 14)], Some(version(7, 5)))
         };
         let new = old.updated(answer).unwrap().unwrap();
-        let wanted = topology(&[(1, 11), (2, 22), (4, 14)], version(7, 5));
+        let wanted = topology(&[(1, 11), (2, 22), (4, 14)], Some(version(7, 5)));
         assert_eq!(
             (&new.workers, new.version),
             (&wanted.workers, wanted.version)
         );
         assert_eq!(new.candidates.len(), 3);
-        assert!(new.updated(told(&[], version(7, 5))).unwrap().is_none());
+        assert!(
+            new.updated(told(&[], Some(version(7, 5))))
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
     fn parts_replace_what_was_in_them() {
-        let old = topology(&[(1, 11), (2, 12), (257, 13)], version(7, 1));
+        let old = topology(&[(1, 11), (2, 12), (257, 13)], Some(version(7, 1)));
         let answer = v1::TopologyResponse {
             parts: vec![1],
-            ..told(&[(1, 21)], version(8, 3))
+            ..told(&[(1, 21)], Some(version(8, 3)))
         };
         let new = old.updated(answer).unwrap().unwrap();
         assert_eq!(new.workers, topology(&[(1, 21), (2, 12)], None).workers);
         let whole = v1::TopologyResponse {
             whole: true,
-            ..told(&[(9, 19)], version(8, 4))
+            ..told(&[(9, 19)], Some(version(8, 4)))
         };
         let new = new.updated(whole).unwrap().unwrap();
         assert_eq!(new.workers, topology(&[(9, 19)], None).workers);
@@ -334,7 +353,7 @@ mod tests {
 
     #[test]
     fn workers_that_a_new_leader_does_not_know_yet_stay() {
-        let old = topology(&[(1, 11), (2, 12)], version(7, 1));
+        let old = topology(&[(1, 11), (2, 12)], Some(version(7, 1)));
         assert!(old.updated(told(&[], None)).unwrap().is_none());
         // Nothing is known yet: better those few than none; all are asked for again.
         let whole = v1::TopologyResponse {
@@ -348,12 +367,12 @@ mod tests {
     #[test]
     fn digests_tell_which_parts_differ() {
         let (a, b) = (worker(1, 11), worker(300, 12));
-        let both = Digests::of(&[a.clone(), b.clone()]);
-        assert_eq!(both, Digests::of(&[b.clone(), a.clone()]));
-        assert_eq!(both.differing(&Digests::of(&[a])), [part_of(b.id)]);
+        let both = Digests::of([&a, &b]);
+        assert_eq!(both, Digests::of([&b, &a]));
+        assert_eq!(both.differing(&Digests::of([&a])), [part_of(b.id)]);
         let (moved, grown) = (worker(300, 13), WorkerInfo { capacity: 2, ..b });
         assert_eq!(
-            Digests::of(&[moved]).differing(&Digests::of(&[grown])),
+            Digests::of([&moved]).differing(&Digests::of([&grown])),
             [300 % 256]
         );
         assert_eq!(Digests::from_wire(&both.to_wire()), Some(both));

@@ -265,7 +265,7 @@ mod tests {
     fn the_log_is_bounded_and_who_is_too_far_behind_is_asked_for_digests() {
         let mut roster = roster(1, &[(1, 11)]);
         let first = roster.version();
-        for round in 0..LOG as u16 {
+        for round in 0..=LOG as u16 {
             tell(&mut roster, &[(1, 20_000 + round)]);
         }
         assert_eq!(roster.log.len(), LOG);

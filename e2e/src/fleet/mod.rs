@@ -3,7 +3,7 @@
 //!
 //! Workers are ties without a cache ([`forebay_worker::tie`]), clients what a FUSE host keeps to the
 //! masters (a namespace with its session and its `Watch` stream, and a topology). They run in
-//! processes of their own, at the lowest priority: the machine is shared, and the masters and the one
+//! processes of their own, at a lower priority: the machine is shared, and the masters and the one
 //! client whose calls are timed shall have what they ask for first.
 
 mod masters;

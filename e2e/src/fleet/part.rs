@@ -62,7 +62,7 @@ pub(super) struct Standing {
 /// Runs the peers until standard input ends.
 pub fn part(share: Share) -> anyhow::Result<()> {
     // Fails only where a lower priority is forbidden.
-    let _ = nice(10);
+    let _ = nice(2);
     raise_open_files();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(obey(share));
@@ -114,8 +114,9 @@ async fn obey(share: Share) -> anyhow::Result<()> {
 }
 
 fn begin(share: &Share, seen: &Arc<Seen>) -> Vec<(Shutdown, Arc<AtomicU64>)> {
-    for _ in 0..share.clients {
-        tokio::spawn(client(share.masters.clone(), seen.clone(), Shutdown::new()));
+    for id in 0..share.clients {
+        let (masters, seen) = (share.masters.clone(), seen.clone());
+        tokio::spawn(client(id, masters, seen, Shutdown::new()));
     }
     let worker = |id| {
         let (shutdown, knows) = (Shutdown::new(), Arc::new(AtomicU64::new(0)));

@@ -29,11 +29,12 @@ fn all_come_the_leader_dies_and_some_workers_die() {
     ] {
         assert!(figure(what) < SECONDS, "{what}: {report:#}");
     }
-    assert_eq!(figure("rest: live workers"), 50.0, "{report:#}");
-    let known = "leader killed: workers that know all afterwards";
-    assert_eq!(figure(known), 50.0, "{report:#}");
+    let all = |what: &str, wanted: f64| {
+        assert!((figure(what) - wanted).abs() < 0.5, "{what}: {report:#}");
+    };
+    all("rest: live workers", 50.0);
+    all("leader killed: workers that know all afterwards", 50.0);
     for when in ["arrival", "leader killed", "5 workers die"] {
-        let errors = figure(&format!("{when}: errors of clients"));
-        assert_eq!(errors, 0.0, "{report:#}");
+        all(&format!("{when}: errors of clients"), 0.0);
     }
 }
