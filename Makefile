@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick scale chaos simulate test-clouds fmt lint deny fix deps
+.PHONY: help demo test build bench bench-quick scale fleet chaos simulate test-clouds fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -43,6 +43,14 @@ scale: build
 ROUNDS ?= 100
 chaos: build
 	$(BIN)/forebay-chaos --rounds $(ROUNDS)
+
+# Simulated workers and clients against real masters: make fleet WORKERS=5000 CLIENTS=5000 (wants 12 GB of memory and
+# 16,000 open files).
+WORKERS ?= 500
+CLIENTS ?= 500
+MASTERS ?= 1
+fleet: build
+	$(BIN)/forebay-fleet --workers $(WORKERS) --clients $(CLIENTS) --masters $(MASTERS)
 
 # The under stores of Azure and GCS against emulators. The key is the published one of Azurite.
 test-clouds: deps

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod disk;
+pub mod fleet;
 pub mod http;
 pub mod interrupt;
 pub mod process;

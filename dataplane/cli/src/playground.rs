@@ -323,7 +323,7 @@ async fn leader(masters: &Addresses) -> Result<u64, Failure> {
         let (mut registry, mut admin) = (master.registry(), master.admin());
         async move {
             // Only the leader answers this, once it serves.
-            registry.topology(TopologyRequest {}).await?;
+            registry.topology(TopologyRequest::default()).await?;
             admin.quorum(QuorumRequest { of_leader: true }).await
         }
     };

@@ -22,6 +22,17 @@ pub fn backoff() -> ExponentialBuilder {
         .with_jitter_seed(RandomState::new().hash_one(0))
 }
 
+/// At random, evenly: 0 to 1.
+pub fn share() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+/// An interval that others keep as well, up to a quarter shorter or longer so that they do not come
+/// together. `share`: 0 to 1.
+pub fn jittered(interval: Duration, share: f64) -> Duration {
+    interval.mul_f64(0.75 + share / 2.0)
+}
+
 /// The error of a failed call `what` to the server at `to`.
 pub fn error_of(to: &Address, what: &str, status: &Status) -> Error {
     let mut reason = status.message().to_owned();
@@ -35,4 +46,18 @@ pub fn error_of(to: &Address, what: &str, status: &Status) -> Error {
         };
     }
     Error::new(code_of(status), format!("{what} at {to}: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_keeps_the_interval_on_average() {
+        let interval = Duration::from_secs(4);
+        let seconds = [0.0, 0.5, 1.0].map(|share| jittered(interval, share).as_secs());
+        assert_eq!(seconds, [3, 4, 5]);
+        let mean = (0..1_000).map(|_| share()).sum::<f64>() / 1e3;
+        assert!((0.4..0.6).contains(&mean), "{mean}");
+    }
 }

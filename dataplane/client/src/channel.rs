@@ -21,30 +21,19 @@ pub const CONNECTION_WINDOW: u32 = 16 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a connection is asked whether the other side lives, and how long the answer may take.
-const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(10); 2];
-/// The same where somebody else can serve instead: a machine that hangs is left when the others have
-/// elected, which takes as long. Who is left for being slow is found again by the hints of the others.
-const KEEP_ALIVE_IN_GROUP: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(500)];
+/// How often a silent connection is asked whether the other side lives, and how long the answer may
+/// take. Rarely, since masters have thousands of them; who waits for a master asks sooner by itself.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A channel that connects on first use, and again after a failure. Must be called within a tokio
 /// runtime. Cheap to clone; calls on clones share the connection.
 pub fn connect(address: &Address) -> Channel {
-    connect_with(address, KEEP_ALIVE)
-}
-
-/// The same to one of several that serve alike.
-pub(crate) fn connect_in_group(address: &Address) -> Channel {
-    connect_with(address, KEEP_ALIVE_IN_GROUP)
-}
-
-fn connect_with(address: &Address, [asked_every, answered_within]: [Duration; 2]) -> Channel {
     let address = address.clone();
     // The URI only names the authority in requests; the connector below ignores it.
     Endpoint::from_static("http://forebay")
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(asked_every)
-        .keep_alive_timeout(answered_within)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

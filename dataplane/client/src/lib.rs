@@ -20,6 +20,7 @@ mod metacache;
 mod mounts;
 pub mod namespace;
 pub mod placement;
+mod pulse;
 pub mod reader;
 pub mod seqpacket;
 mod sequence;

@@ -6,7 +6,8 @@
 use crate::{
     Calls, Error, Result, Voter,
     call::error_of,
-    channel::{MAX_MESSAGE, connect, connect_in_group},
+    channel::{MAX_MESSAGE, connect},
+    pulse::Pulse,
     voter::Choice,
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -36,6 +37,9 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// … and where another may lead by now.
 const WAIT_MAX_IN_GROUP: Duration = Duration::from_millis(100);
+
+/// The shortest and the longest wait of a call that nobody waits for.
+const CALM: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
 /// Masters that are remembered at most, hints included.
 const MASTERS_MAX: usize = 16;
@@ -70,14 +74,17 @@ struct Member {
     calls: Calls,
     /// For questions that it need not lead to answer.
     questions: Calls,
+    pulse: Pulse,
 }
 
 impl Member {
-    fn new(address: &Address, channel: Channel) -> Member {
+    fn new(address: &Address) -> Member {
+        let channel = connect(address);
         Member {
             address: address.clone(),
             calls: Calls::new(channel.clone()),
             questions: Calls::to_any_voter(channel.clone()),
+            pulse: Pulse::new(channel.clone()),
             channel,
         }
     }
@@ -113,18 +120,7 @@ impl Master {
         choice: impl FnOnce(usize) -> Option<Mutex<Choice>>,
     ) -> Master {
         let choice = choice(addresses.as_slice().len());
-        let alone = addresses.as_slice().len() == 1;
-        let member = |address: &Address| {
-            Member::new(
-                address,
-                if alone {
-                    connect(address)
-                } else {
-                    connect_in_group(address)
-                },
-            )
-        };
-        let members = addresses.as_slice().iter().map(member).collect();
+        let members = addresses.as_slice().iter().map(Member::new).collect();
         let state = RwLock::new(State {
             members,
             current: 0,
@@ -155,8 +151,8 @@ impl Master {
         F: FnMut(Voter) -> Fut,
         Fut: Future<Output = std::result::Result<T, Status>>,
     {
-        if let Some((at, voter)) = self.group.voter() {
-            match question(voter).await {
+        if let Some((at, voter, pulse)) = self.group.voter() {
+            match pulse.during(question(voter)).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) if code_of(&status).is_transient() => {
                     if code_of(&status) != Code::NotLeader {
@@ -196,27 +192,63 @@ impl Master {
     /// Makes a call that may be repeated until it succeeds, fails for good, or too much time has
     /// passed. `call` asks for the client ([`Master::metadata`] and the like) each time: it may be
     /// another master's.
-    pub async fn retrying<T, F, Fut>(&self, what: &str, mut call: F) -> Result<T>
+    pub async fn retrying<T, F, Fut>(&self, what: &str, call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = std::result::Result<T, Status>>,
+    {
+        let longest = if self.group.is_alone() {
+            WAIT_MAX
+        } else {
+            WAIT_MAX_IN_GROUP
+        };
+        let waits = [Duration::from_millis(20), longest];
+        self.search(what, call, waits).await
+    }
+
+    /// [`Master::retrying`] for what nobody waits for, and thousands do at the same moment: the waits
+    /// between two attempts are long, so that masters which are away are not run over when they come
+    /// back.
+    pub async fn calmly<T, F, Fut>(&self, what: &str, call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = std::result::Result<T, Status>>,
+    {
+        self.search(what, call, CALM).await
+    }
+
+    async fn search<T, F, Fut>(&self, what: &str, mut call: F, waits: [Duration; 2]) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = std::result::Result<T, Status>>,
     {
         let begun = Instant::now();
-        let mut search = Search::new(&self.group);
+        let mut search = Search::new(&self.group, waits);
         loop {
-            let asked = self.group.current().address;
-            let status = match call().await {
+            let Member { address, pulse, .. } = self.group.current();
+            let answer = if self.group.is_alone() {
+                call().await
+            } else {
+                // Another one may lead by now.
+                pulse.during(call()).await
+            };
+            let status = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
-            let error = error_of(&asked, what, &status);
-            let pause = search.turn(&asked, &error, leader_of(&status));
+            let error = error_of(&address, what, &status);
+            let pause = search.turn(&address, &error, leader_of(&status));
             let over = begun.elapsed() >= LIMIT;
             if over || !error.code.is_transient() {
                 return Err(error);
             }
             sleep(pause).await;
         }
+    }
+
+    /// Signs of life of the master that calls go to now.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.group.current().pulse
     }
 }
 
@@ -227,7 +259,7 @@ impl Group {
     }
 
     /// The voter that is asked questions, if not the leader.
-    fn voter(&self) -> Option<(usize, Voter)> {
+    fn voter(&self) -> Option<(usize, Voter, Pulse)> {
         let at = self.choice.as_ref()?.lock().now(Instant::now())?;
         let member = self.state.read().members[at].clone();
         let voter = Voter {
@@ -235,7 +267,7 @@ impl Group {
             channel: member.channel,
             any: true,
         };
-        Some((at, voter))
+        Some((at, voter, member.pulse))
     }
 
     fn leave_voter(&self, at: usize) {
@@ -262,7 +294,7 @@ impl Group {
                 // The one that was learned last; those given stay.
                 state.members.pop();
             }
-            let member = Member::new(leader, connect_in_group(leader));
+            let member = Member::new(leader);
             state.members.push(member);
             state.members.len() - 1
         });
@@ -284,14 +316,9 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn new(group: &Group) -> Search<'_> {
-        let longest = if group.is_alone() {
-            WAIT_MAX
-        } else {
-            WAIT_MAX_IN_GROUP
-        };
+    fn new(group: &Group, [shortest, longest]: [Duration; 2]) -> Search<'_> {
         let waits = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(20))
+            .with_min_delay(shortest)
             .with_max_delay(longest)
             .with_factor(2.0)
             .without_max_times()
@@ -350,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn a_hint_is_followed_at_once_and_only_once_in_a_row() {
         let master = three();
-        let mut search = Search::new(&master.group);
+        let mut search = Search::new(&master.group, CALM);
         let not_leader = failed(Code::NotLeader);
         let pause = search.turn(&address(1), &not_leader, Some(address(3)));
         assert_eq!((pause, master.address()), (Duration::ZERO, address(3)));
@@ -363,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_is_asked_when_one_is_away_and_hints_to_it_are_waited_out() {
         let master = three();
-        let mut search = Search::new(&master.group);
+        let mut search = Search::new(&master.group, CALM);
         let away = failed(Code::Unavailable);
         assert!(search.turn(&address(1), &away, None) > Duration::ZERO);
         assert_eq!(master.address(), address(2));

@@ -9,9 +9,11 @@ use forebay_proto::{convert::mount_from_wire, v1};
 use forebay_types::{Address, Code, FileId, MountId, MountSpec, WorkerId};
 use parking_lot::Mutex;
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A topology younger than this is used without asking.
 const FRESH: Duration = Duration::from_secs(5);
@@ -30,15 +32,16 @@ pub struct WorkerInfo {
 }
 
 /// The cluster at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {
     /// The cluster's identity.
     pub cluster: String,
     /// The mount table.
     pub mounts: Vec<(MountId, MountSpec)>,
-    /// Live workers, in the master's order.
-    pub workers: Vec<WorkerInfo>,
+    /// Live workers, in the master's order; shared with the topology before, since most stay.
+    pub workers: Vec<Arc<WorkerInfo>>,
     candidates: Vec<Candidate>,
+    version: Option<v1::TopologyVersion>,
 }
 
 impl Topology {
@@ -47,6 +50,15 @@ impl Topology {
         cluster: String,
         mounts: Vec<(MountId, MountSpec)>,
         workers: Vec<WorkerInfo>,
+    ) -> Topology {
+        let workers = workers.into_iter().map(Arc::new).collect();
+        Topology::of(cluster, mounts, workers)
+    }
+
+    fn of(
+        cluster: String,
+        mounts: Vec<(MountId, MountSpec)>,
+        workers: Vec<Arc<WorkerInfo>>,
     ) -> Topology {
         let candidates = workers
             .iter()
@@ -60,47 +72,112 @@ impl Topology {
             mounts,
             workers,
             candidates,
+            version: None,
         }
+    }
+
+    /// The master's number for it, if it has one.
+    pub fn version(&self) -> Option<v1::TopologyVersion> {
+        self.version
     }
 
     /// The home workers, best first, of the extent of `file` that holds `offset`.
     pub fn homes(&self, file: FileId, offset: u64) -> Vec<&WorkerInfo> {
         homes(file, offset, &self.candidates)
             .into_iter()
-            .map(|i| &self.workers[i])
+            .map(|i| &*self.workers[i])
             .collect()
     }
 
-    /// This topology with the workers of an earlier one that it lacks.
-    fn with_workers_of(self, old: &Topology) -> Topology {
-        let mut workers = self.workers;
-        for worker in &old.workers {
-            if !workers.iter().any(|w| w.id == worker.id) {
-                workers.push(worker.clone());
-            }
+    /// This topology after an answer of the master. None: the same.
+    fn updated(&self, answer: v1::TopologyResponse) -> Result<Option<Topology>> {
+        let bad = |what: String| Error::new(Code::Internal, format!("topology: {what}"));
+        if answer.version.is_some() && answer.version == self.version {
+            return Ok(None);
         }
-        workers.sort_by_key(|w| w.id);
-        Topology::new(self.cluster, self.mounts, workers)
+        let mounts = answer.mounts.into_iter().map(mount_from_wire);
+        let mounts: std::result::Result<Vec<_>, _> = mounts.collect();
+        let mounts = mounts.map_err(|status| bad(status.message().to_owned()))?;
+        let mut told = Vec::with_capacity(answer.workers.len());
+        for worker in answer.workers {
+            told.push(Arc::new(WorkerInfo {
+                id: WorkerId(worker.id),
+                address: worker.address.parse().map_err(bad)?,
+                capacity: worker.capacity,
+            }));
+        }
+        let gone: HashSet<u64> = answer.removed.into_iter().collect();
+        let replaced: HashSet<WorkerId> = told.iter().map(|worker| worker.id).collect();
+        let kept = |w: &&Arc<WorkerInfo>| {
+            !(answer.whole
+                || gone.contains(&w.id.0)
+                || answer.parts.contains(&part_of(w.id))
+                || replaced.contains(&w.id))
+        };
+        let kept = self.workers.iter().filter(kept);
+        let mut workers: Vec<_> = kept.cloned().chain(told).collect();
+        workers.sort_by_key(|worker| worker.id);
+        // Without a version of this answer the next question is the same as this one was.
+        let version = answer.version.or(self.version.filter(|_| !answer.whole));
+        let topology = Topology::of(answer.cluster, mounts, workers);
+        let topology = Topology {
+            version,
+            ..topology
+        };
+        Ok((topology != *self).then_some(topology))
+    }
+}
+
+/// Parts of a table of workers.
+const PARTS: usize = 256;
+
+/// The part that a worker belongs to. Identities are drawn at random: parts are of much the same size.
+pub fn part_of(worker: WorkerId) -> u32 {
+    worker.0 as u32 % PARTS as u32
+}
+
+/// Of each part of a table of workers a digest, by which two tables can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests([u64; PARTS]);
+
+impl Default for Digests {
+    fn default() -> Digests {
+        Digests([0; PARTS])
+    }
+}
+
+impl Digests {
+    /// Of these workers.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerInfo>) -> Digests {
+        let mut digests = Digests::default();
+        for worker in workers {
+            digests.toggle(worker);
+        }
+        digests
     }
 
-    fn from_wire(answer: v1::TopologyResponse) -> Result<Topology> {
-        let bad = |what: String| Error::new(Code::Internal, format!("topology: {what}"));
-        let mounts = answer
-            .mounts
-            .into_iter()
-            .map(mount_from_wire)
-            .collect::<std::result::Result<_, _>>();
-        let mounts = mounts.map_err(|status| bad(status.message().to_owned()))?;
-        let mut workers = Vec::with_capacity(answer.workers.len());
-        for worker in answer.workers {
-            let address = worker.address.parse().map_err(bad)?;
-            workers.push(WorkerInfo {
-                id: WorkerId(worker.id),
-                address,
-                capacity: worker.capacity,
-            });
-        }
-        Ok(Topology::new(answer.cluster, mounts, workers))
+    /// Adds a worker, or takes it away.
+    pub fn toggle(&mut self, worker: &WorkerInfo) {
+        let address = xxh3_64_with_seed(worker.address.to_string().as_bytes(), worker.id.0);
+        self.0[part_of(worker.id) as usize] ^=
+            xxh3_64_with_seed(&worker.capacity.to_le_bytes(), address);
+    }
+
+    /// As the caller of `Topology` sends them.
+    pub fn to_wire(&self) -> Vec<u64> {
+        self.0.to_vec()
+    }
+
+    /// As they were sent; none if there are not as many as there must be.
+    pub fn from_wire(digests: &[u64]) -> Option<Digests> {
+        Some(Digests(digests.try_into().ok()?))
+    }
+
+    /// The parts in which others differ, in ascending order.
+    pub fn differing(&self, others: &Digests) -> Vec<u32> {
+        let pairs = (0..).zip(self.0.iter().zip(&others.0));
+        let differing = pairs.filter(|(_, (own, other))| own != other);
+        differing.map(|(part, _)| part).collect()
     }
 }
 
@@ -134,6 +211,11 @@ impl TopologyCache {
         self.younger_than(SETTLE).await
     }
 
+    /// The master's number for the topology that is known; none if there is none.
+    pub fn version(&self) -> Option<v1::TopologyVersion> {
+        self.known(Duration::MAX)?.version
+    }
+
     async fn younger_than(&self, limit: Duration) -> Result<Arc<Topology>> {
         if let Some(known) = self.known(limit) {
             return Ok(known);
@@ -144,7 +226,6 @@ impl TopologyCache {
         }
         match self.ask().await {
             Ok(topology) => {
-                let topology = Arc::new(topology);
                 *self.known.lock() = Some((Instant::now(), topology.clone()));
                 Ok(topology)
             }
@@ -166,20 +247,30 @@ impl TopologyCache {
             .map(|(_, t)| t.clone())
     }
 
-    async fn ask(&self) -> Result<Topology> {
-        let ask = || {
-            let mut registry = self.master.registry();
-            async move { registry.topology(v1::TopologyRequest {}).await }
+    async fn ask(&self) -> Result<Arc<Topology>> {
+        let old = self.known(Duration::MAX).unwrap_or_default();
+        let mut asked = v1::TopologyRequest {
+            known: old.version,
+            digests: Vec::new(),
         };
-        let answer = self.master.retrying("topology", ask).await?.into_inner();
-        let settling = answer.settling;
-        let topology = Topology::from_wire(answer)?;
-        Ok(match self.known(Duration::MAX) {
-            Some(old) if settling && old.cluster == topology.cluster => {
-                topology.with_workers_of(&old)
-            }
-            _ => topology,
-        })
+        let mut answer = self.ask_for(&asked).await?;
+        if answer.digests_wanted {
+            asked.digests = Digests::of(old.workers.iter().map(|worker| &**worker)).to_wire();
+            answer = self.ask_for(&asked).await?;
+        }
+        if answer.cluster != old.cluster && asked.known.is_some() {
+            // What we have is no part of what is there.
+            answer = self.ask_for(&v1::TopologyRequest::default()).await?;
+        }
+        Ok(old.updated(answer)?.map_or(old, Arc::new))
+    }
+
+    async fn ask_for(&self, asked: &v1::TopologyRequest) -> Result<v1::TopologyResponse> {
+        let ask = || {
+            let (mut registry, asked) = (self.master.registry(), asked.clone());
+            async move { registry.topology(asked).await }
+        };
+        Ok(self.master.retrying("topology", ask).await?.into_inner())
     }
 }
 
@@ -187,23 +278,104 @@ impl TopologyCache {
 mod tests {
     use super::*;
 
-    fn topology(workers: &[(u64, u16)]) -> Topology {
-        let worker = |(id, port): &(u64, u16)| WorkerInfo {
-            id: WorkerId(*id),
+    fn worker(id: u64, port: u16) -> WorkerInfo {
+        WorkerInfo {
+            id: WorkerId(id),
             address: format!("127.0.0.1:{port}").parse().unwrap(),
             capacity: 1,
+        }
+    }
+
+    fn version(term: u64, number: u64) -> v1::TopologyVersion {
+        v1::TopologyVersion { term, number }
+    }
+
+    fn topology(workers: &[(u64, u16)], version: Option<v1::TopologyVersion>) -> Topology {
+        let workers = workers.iter().map(|(id, port)| worker(*id, *port));
+        let topology = Topology::new("c".to_owned(), Vec::new(), workers.collect());
+        Topology {
+            version,
+            ..topology
+        }
+    }
+
+    fn told(workers: &[(u64, u16)], version: Option<v1::TopologyVersion>) -> v1::TopologyResponse {
+        let worker = |(id, port): &(u64, u16)| v1::Worker {
+            id: *id,
+            address: format!("127.0.0.1:{port}"),
+            capacity: 1,
         };
-        Topology::new(String::new(), vec![], workers.iter().map(worker).collect())
+        v1::TopologyResponse {
+            cluster: "c".to_owned(),
+            workers: workers.iter().map(worker).collect(),
+            version,
+            ..v1::TopologyResponse::default()
+        }
+    }
+
+    #[test]
+    fn changes_are_taken_over_and_the_rest_stays() {
+        let old = topology(&[(1, 11), (2, 12), (3, 13)], Some(version(7, 1)));
+        let answer = v1::TopologyResponse {
+            removed: vec![3],
+            ..told(&[(2, 22), (4, 14)], Some(version(7, 5)))
+        };
+        let new = old.updated(answer).unwrap().unwrap();
+        let wanted = topology(&[(1, 11), (2, 22), (4, 14)], Some(version(7, 5)));
+        assert_eq!(
+            (&new.workers, new.version),
+            (&wanted.workers, wanted.version)
+        );
+        assert_eq!(new.candidates.len(), 3);
+        assert!(
+            new.updated(told(&[], Some(version(7, 5))))
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn parts_replace_what_was_in_them() {
+        let old = topology(&[(1, 11), (2, 12), (257, 13)], Some(version(7, 1)));
+        let answer = v1::TopologyResponse {
+            parts: vec![1],
+            ..told(&[(1, 21)], Some(version(8, 3)))
+        };
+        let new = old.updated(answer).unwrap().unwrap();
+        assert_eq!(new.workers, topology(&[(1, 21), (2, 12)], None).workers);
+        let whole = v1::TopologyResponse {
+            whole: true,
+            ..told(&[(9, 19)], Some(version(8, 4)))
+        };
+        let new = new.updated(whole).unwrap().unwrap();
+        assert_eq!(new.workers, topology(&[(9, 19)], None).workers);
     }
 
     #[test]
     fn workers_that_a_new_leader_does_not_know_yet_stay() {
-        let old = topology(&[(1, 11), (2, 12), (3, 13)]);
-        let merged = topology(&[(2, 22)]).with_workers_of(&old);
+        let old = topology(&[(1, 11), (2, 12)], Some(version(7, 1)));
+        assert!(old.updated(told(&[], None)).unwrap().is_none());
+        // Nothing is known yet: better those few than none; all are asked for again.
+        let whole = v1::TopologyResponse {
+            whole: true,
+            ..told(&[(2, 12)], None)
+        };
+        let new = Topology::default().updated(whole).unwrap().unwrap();
+        assert_eq!((new.workers.len(), new.version), (1, None));
+    }
+
+    #[test]
+    fn digests_tell_which_parts_differ() {
+        let (a, b) = (worker(1, 11), worker(300, 12));
+        let both = Digests::of([&a, &b]);
+        assert_eq!(both, Digests::of([&b, &a]));
+        assert_eq!(both.differing(&Digests::of([&a])), [part_of(b.id)]);
+        let (moved, grown) = (worker(300, 13), WorkerInfo { capacity: 2, ..b });
         assert_eq!(
-            merged.workers,
-            topology(&[(1, 11), (2, 22), (3, 13)]).workers
+            Digests::of([&moved]).differing(&Digests::of([&grown])),
+            [300 % 256]
         );
-        assert_eq!(merged.candidates.len(), 3);
+        assert_eq!(Digests::from_wire(&both.to_wire()), Some(both));
+        assert_eq!(Digests::from_wire(&[1, 2]), None);
     }
 }

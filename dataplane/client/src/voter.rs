@@ -2,7 +2,7 @@
 
 use crate::{
     Calls,
-    channel::{MAX_MESSAGE, connect_in_group},
+    channel::{MAX_MESSAGE, connect},
 };
 use forebay_proto::{
     convert::to_any_voter,
@@ -26,7 +26,7 @@ pub struct Voter {
 impl Voter {
     /// The master at `address`, whether it leads or not. Must be called within a tokio runtime.
     pub fn at(address: &Address) -> Voter {
-        let channel = connect_in_group(address);
+        let channel = connect(address);
         Voter {
             calls: Calls::to_any_voter(channel.clone()),
             channel,

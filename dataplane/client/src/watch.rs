@@ -1,33 +1,43 @@
 //! The `Watch` stream: the heartbeat of all leases.
 
 use crate::{
-    Result,
-    call::{backoff, error_of},
+    call::{backoff, error_of, share},
     master::Master,
     namespace::Inner,
+    pulse::Pulse,
 };
 use backon::BackoffBuilder;
 use forebay_proto::v1;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 /// Masters send something on every `Watch` stream, if only a heartbeat, at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A stream silent for so many heartbeats is dead.
 const MISSED: u32 = 3;
+/// After so long a silence the master is asked for a sign of life.
+const SUSPICIOUS: Duration = Duration::from_secs(6);
+/// Those who lost the master together come back spread over so much time.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// The stream, and signs of life of the master that sends it.
+pub(crate) type Watched = (Streaming<v1::Invalidation>, Pulse);
 
 /// Opens the stream; the master tells of every change from then on.
-pub(crate) async fn open(master: &Master, session: u64) -> Result<Streaming<v1::Invalidation>> {
+pub(crate) async fn open(master: &Master, session: u64) -> crate::Result<Watched> {
     let ask = || {
-        let mut metadata = master.metadata();
-        async move { metadata.watch(v1::WatchRequest { session }).await }
+        let (mut metadata, pulse) = (master.metadata(), master.pulse());
+        async move {
+            let stream = metadata.watch(v1::WatchRequest { session }).await?;
+            Ok((stream.into_inner(), pulse))
+        }
     };
-    Ok(master.retrying("watch", ask).await?.into_inner())
+    master.calmly("watch", ask).await
 }
 
 /// Follows the stream for ever, opening it again whenever it breaks.
-pub(crate) async fn run(inner: Arc<Inner>, mut stream: Streaming<v1::Invalidation>) {
+pub(crate) async fn run(inner: Arc<Inner>, mut stream: Watched) {
     loop {
         let why = follow(&inner, &mut stream).await;
         tracing::warn!(master = %inner.master.address(), why, "lost the master; metadata is not cached until it is back");
@@ -38,20 +48,35 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stream: Streaming<v1::Invalidatio
     }
 }
 
-async fn follow(inner: &Inner, stream: &mut Streaming<v1::Invalidation>) -> String {
+async fn follow(inner: &Inner, stream: &mut Watched) -> String {
     loop {
-        match timeout(HEARTBEAT * MISSED, stream.message()).await {
-            Ok(Ok(Some(message))) => inner.apply(message),
-            Ok(Ok(None)) => return "the stream ended".to_owned(),
-            Ok(Err(status)) => {
+        match timeout(HEARTBEAT * MISSED, message(stream)).await {
+            Ok(Some(Ok(Some(message)))) => inner.apply(message),
+            Ok(Some(Ok(None))) => return "the stream ended".to_owned(),
+            Ok(Some(Err(status))) => {
                 return error_of(&inner.master.address(), "watch", &status).message;
             }
+            Ok(None) => return "the master does not answer".to_owned(),
             Err(_) => return "the stream fell silent".to_owned(),
         }
     }
 }
 
-async fn reopen(inner: &Inner) -> Streaming<v1::Invalidation> {
+/// The next message; none if the master gives no sign of life.
+async fn message(
+    (stream, pulse): &mut Watched,
+) -> Option<Result<Option<v1::Invalidation>, Status>> {
+    tokio::select! {
+        message = stream.message() => Some(message),
+        () = async {
+            sleep(SUSPICIOUS).await;
+            pulse.lost().await;
+        } => None,
+    }
+}
+
+async fn reopen(inner: &Inner) -> Watched {
+    sleep(SPREAD.mul_f64(share())).await;
     let mut waits = backoff().without_max_times().build();
     loop {
         // Each attempt has its own bounded retries; the pause between attempts only grows to 1 s.

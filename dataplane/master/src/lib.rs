@@ -61,8 +61,10 @@ mod mounts;
 mod namespace;
 mod naming;
 mod node_id;
+mod pace;
 mod proposer;
 mod reign;
+mod roster;
 mod server;
 mod service;
 mod sync;
@@ -73,7 +75,6 @@ mod workers;
 
 pub use mounts::OpenUnderStore;
 pub use watch::HEARTBEAT as WATCH_HEARTBEAT;
-pub use workers::{DEAD_AFTER as WORKER_DEAD_AFTER, HEARTBEAT as WORKER_HEARTBEAT};
 
 /// The journal is cut when it has grown by this many bytes.
 const FLUSH_BYTES: u64 = 64 << 20;

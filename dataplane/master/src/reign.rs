@@ -5,7 +5,6 @@
 //! undo what the leader between them did: a listing of an under store that began before, for example.
 
 use crate::{
-    WORKER_HEARTBEAT,
     error::Result,
     job::{fleet::Fleet, reap},
     machine::Machine,
@@ -14,6 +13,7 @@ use crate::{
     mounts::{Mounts, OpenUnderStore, Opened},
     namespace::Namespace,
     proposer::Proposer,
+    roster::MountRow,
     sync::Sync,
     workers::Workers,
 };
@@ -24,10 +24,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::time::{sleep, sleep_until};
 
-/// How long the workers of the leader before may take to report to a new one: a heartbeat, and the
-/// search for the leader.
-const SETTLING: Duration = Duration::from_secs(2);
+/// How often the workers are counted, and others told of those that died.
+const ROUND: Duration = Duration::from_secs(1);
 
 /// One term of this master as the leader.
 pub(crate) struct Reign {
@@ -41,7 +41,6 @@ pub(crate) struct Reign {
     pub(crate) fleet: Fleet,
     /// Begins when the reign ends.
     pub(crate) shutdown: Shutdown,
-    settled_at: Instant,
 }
 
 /// What reigns are made of.
@@ -82,18 +81,20 @@ impl Office {
             self.metrics.clone(),
             &shutdown,
         );
-        let workers = Arc::new(Workers::new(term));
+        let workers = Arc::new(Workers::new(term, !founded, Instant::now()));
         shutdown.spawn(reap::run(proposer.clone()));
         shutdown.spawn(membership::promote(proposer.raft().clone()));
-        shutdown.spawn(watch_workers(workers.clone(), self.metrics.clone()));
-        let patience = if founded { Duration::ZERO } else { SETTLING };
+        shutdown.spawn(tell_of_workers(
+            workers.clone(),
+            mounts.clone(),
+            self.metrics.clone(),
+        ));
         Ok(Reign {
             cluster,
             namespace: Namespace::new(meta.clone(), sync, proposer.clone()),
             mounts,
             fleet: Fleet::new(workers),
             shutdown,
-            settled_at: Instant::now() + patience,
         })
     }
 }
@@ -104,23 +105,34 @@ impl Reign {
         self.fleet.workers()
     }
 
-    /// Whether live workers may be unknown here still.
-    pub(crate) fn is_settling(&self) -> bool {
-        Instant::now() < self.settled_at
+    /// Lets everyone know what is true now, if it is time for that.
+    pub(crate) fn publish(&self) {
+        publish(self.workers(), &self.mounts);
     }
 
     /// Resolves when the workers of the leader before have had the time to report.
     pub(crate) async fn settled(&self) {
-        tokio::time::sleep_until(self.settled_at.into()).await;
+        // Those that come may say that others take longer.
+        while Instant::now() < self.workers().settled_at() {
+            sleep_until(self.workers().settled_at().into()).await;
+        }
     }
 }
 
-/// Keeps the count of live workers up to date.
-async fn watch_workers(workers: Arc<Workers>, metrics: Arc<Metrics>) {
+/// Keeps what is told of the workers, and their count, up to date.
+async fn tell_of_workers(workers: Arc<Workers>, mounts: Arc<Mounts>, metrics: Arc<Metrics>) {
     loop {
-        metrics
-            .workers_live
-            .set(workers.live(Instant::now()).len() as i64);
-        tokio::time::sleep(WORKER_HEARTBEAT).await;
+        publish(&workers, &mounts);
+        metrics.workers_live.set(workers.count() as i64);
+        sleep(ROUND).await;
     }
+}
+
+fn publish(workers: &Workers, mounts: &Mounts) {
+    let rows = || {
+        let rows = mounts.rows().into_iter();
+        rows.map(|(id, mount)| -> MountRow { (id, mount.spec) })
+            .collect()
+    };
+    workers.publish(rows, Instant::now());
 }

@@ -29,8 +29,11 @@ pub(crate) const MAX_MESSAGE: usize = 64 << 20;
 /// Largest HTTP/2 frame: a batch of raft's messages goes in few of them.
 const MAX_FRAME: u32 = 1 << 20;
 
-/// How often a silent connection is asked whether it lives, and how long it may take to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How often a silent connection is asked whether it lives: rarely, there are thousands of them …
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// … and how long it may take to answer.
+const KEPT_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long shutdown waits for calls that are being answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -82,7 +85,7 @@ fn run(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEPT_ALIVE))
         .layer(hint)
         .add_routes(routes);
     shutdown.spawn_graceful(|token| async move {

@@ -14,9 +14,15 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// The longest silence of a Watch stream: an empty message is sent then. Clients take the stream
-/// for dead, and forget everything, when nothing came for a few of these.
-pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The longest silence of a Watch stream, while they are few: an empty message is sent then …
+const SHORTEST_SILENCE: Duration = Duration::from_secs(2);
+
+/// … and however many they are. Clients take the stream for dead, and forget everything, when nothing
+/// came for a few of these.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Heartbeats of all streams together, in a second, as long as the longest silence allows it.
+const MOST: u32 = 1_000;
 
 /// Most names and inodes that wait for one subscriber.
 const PENDING_MAX: usize = 16_384;
@@ -63,16 +69,22 @@ impl Hub {
         shutdown: Shutdown,
     ) -> impl Stream<Item = v1::Invalidation> + Send + 'static + use<> {
         let subscriber = Arc::new(Subscriber::default());
-        self.subscribers.lock().push(Arc::downgrade(&subscriber));
+        let many = {
+            let mut subscribers = self.subscribers.lock();
+            subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+            subscribers.push(Arc::downgrade(&subscriber));
+            subscribers.len()
+        };
+        let silence = silence(many);
         stream::unfold(
             (subscriber, shutdown, true),
-            async |(subscriber, shutdown, first)| {
+            move |(subscriber, shutdown, first)| async move {
                 let message = if first {
                     v1::Invalidation::default()
                 } else {
                     tokio::select! {
                         () = shutdown.begun() => return None,
-                        message = subscriber.next() => message,
+                        message = subscriber.next(silence) => message,
                     }
                 };
                 Some((message, (subscriber, shutdown, false)))
@@ -113,8 +125,8 @@ impl Subscriber {
     }
 
     /// What has come, or a heartbeat.
-    async fn next(&self) -> v1::Invalidation {
-        let silence = tokio::time::sleep(HEARTBEAT);
+    async fn next(&self, silence: Duration) -> v1::Invalidation {
+        let silence = tokio::time::sleep(silence);
         tokio::pin!(silence);
         loop {
             let message = self.take();
@@ -142,6 +154,12 @@ impl Subscriber {
             all: false,
         }
     }
+}
+
+/// How long a stream may be silent when there are so many.
+fn silence(streams: usize) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    (Duration::from_secs(1) * streams / MOST).clamp(SHORTEST_SILENCE, HEARTBEAT)
 }
 
 #[cfg(test)]
@@ -203,6 +221,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn heartbeats_of_many_streams_are_no_more_than_those_of_some() {
+        let seconds = [1, 2_000, 3_000, 5_000, 50_000].map(|n| silence(n).as_secs());
+        assert_eq!(seconds, [2, 2, 3, 5, 5]);
+    }
+
     #[tokio::test]
     async fn silence_is_broken_by_heartbeats_and_the_end_by_shutdown() {
         let hub = Hub::new();
@@ -211,7 +235,7 @@ mod tests {
         stream.next().await;
         let before = std::time::Instant::now();
         assert_eq!(stream.next().await.unwrap(), v1::Invalidation::default());
-        assert!(before.elapsed() >= HEARTBEAT);
+        assert!(before.elapsed() >= silence(1));
         shutdown.begin();
         assert_eq!(stream.next().await, None);
         drop(stream);

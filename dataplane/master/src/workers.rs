@@ -1,21 +1,19 @@
 //! Which workers there are, as they last said themselves. Soft state: rebuilt from their reports.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    pace,
+    roster::{MountRow, Roster},
+};
 use forebay_client::{Topology, WorkerInfo};
 use forebay_proto::v1;
 use forebay_types::{Address, Code, WorkerId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
-
-/// How often workers report.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// A worker that was silent for so long gets no more work and is no home any more.
-pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 
 /// A worker that was silent for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
@@ -23,7 +21,10 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 /// The workers by id.
 pub(crate) struct Workers {
     known: Mutex<BTreeMap<WorkerId, Known>>,
-    registrations: AtomicU64,
+    /// Those that live, more or less: for the pace.
+    live: AtomicUsize,
+    published: RwLock<Published>,
+    settling: Mutex<Settling>,
 }
 
 struct Known {
@@ -31,67 +32,170 @@ struct Known {
     tiers: Vec<v1::Tier>,
     counters: v1::WorkerCounters,
     seen: Instant,
+    /// How often it was told to report.
+    interval: Duration,
+}
+
+struct Published {
+    roster: Roster,
+    at: Option<Instant>,
+}
+
+/// When all workers of the leader before have reported, as far as can be said: the longer the
+/// intervals are that they come with, the later.
+struct Settling {
+    begun: Instant,
+    until: Instant,
+    /// The longest interval that somebody came with.
+    interval: Duration,
 }
 
 impl Known {
     fn is_live(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.seen) < DEAD_AFTER
+        now.saturating_duration_since(self.seen) < pace::dead_after(self.interval)
     }
 }
 
 impl Workers {
-    /// None yet, in this term of the leader: two leaders never count to the same number.
-    pub(crate) fn new(term: u64) -> Workers {
+    /// None yet, in this term of the leader. With `predecessor` there was a leader before, whose
+    /// workers will report soon.
+    pub(crate) fn new(term: u64, predecessor: bool, now: Instant) -> Workers {
+        let interval = pace::interval(0);
+        let patience = if predecessor {
+            pace::settling(interval)
+        } else {
+            Duration::ZERO
+        };
         Workers {
             known: Mutex::default(),
-            registrations: AtomicU64::new(term << 32),
+            live: AtomicUsize::new(0),
+            published: RwLock::new(Published {
+                roster: Roster::new(term),
+                at: None,
+            }),
+            settling: Mutex::new(Settling {
+                begun: now,
+                until: now + patience,
+                interval,
+            }),
         }
     }
 
-    /// A worker begins to serve. Its counters start from zero.
-    pub(crate) fn register(&self, worker: &v1::Worker, now: Instant) -> Result<()> {
-        let address: Address = worker
-            .address
-            .parse()
-            .map_err(|e: String| Error::new(Code::InvalidArgument, e))?;
+    /// A worker begins to serve, or is new to this leader; how often it is to report.
+    pub(crate) fn register(&self, request: v1::RegisterRequest, now: Instant) -> Result<Duration> {
+        let invalid = |text: String| Error::new(Code::InvalidArgument, text);
+        let worker = request
+            .worker
+            .ok_or_else(|| invalid("the request names no worker".to_owned()))?;
+        let address: Address = worker.address.parse().map_err(invalid)?;
         let info = WorkerInfo {
             id: WorkerId(worker.id),
             address,
             capacity: worker.capacity,
         };
+        self.hear(request.heartbeat_ms, now);
         let mut known = self.known.lock();
-        known.retain(|_, k| now.saturating_duration_since(k.seen) < FORGOTTEN_AFTER);
-        let counters = v1::WorkerCounters::default();
+        let before = known.get(&info.id).is_some_and(|old| old.is_live(now));
+        if !before {
+            self.live.fetch_add(1, Ordering::Relaxed);
+        }
+        let interval = self.interval(now);
         known.insert(
             info.id,
             Known {
                 info,
-                tiers: Vec::new(),
-                counters,
+                tiers: request.tiers,
+                counters: request.counters.unwrap_or_default(),
                 seen: now,
+                interval,
             },
         );
-        self.registrations.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(interval)
     }
 
-    /// Counts registrations: another number than last time means another topology.
-    pub(crate) fn registrations(&self) -> u64 {
-        self.registrations.load(Ordering::Relaxed)
-    }
-
-    /// A worker reports; false: it must register again.
-    pub(crate) fn heartbeat(&self, beat: v1::HeartbeatRequest, now: Instant) -> bool {
+    /// A worker reports; how often it is to report from now on. None: it must register again.
+    pub(crate) fn heartbeat(&self, beat: v1::HeartbeatRequest, now: Instant) -> Option<Duration> {
+        self.hear(beat.heartbeat_ms, now);
         let mut known = self.known.lock();
-        match known.get_mut(&WorkerId(beat.worker)) {
-            Some(worker) if worker.is_live(now) => {
-                worker.tiers = beat.tiers;
-                worker.counters = beat.counters.unwrap_or_default();
-                worker.seen = now;
-                true
-            }
-            _ => false,
+        let worker = known.get_mut(&WorkerId(beat.worker));
+        let worker = worker.filter(|worker| worker.is_live(now))?;
+        if !beat.tiers.is_empty() {
+            worker.tiers = beat.tiers;
         }
+        if let Some(counters) = beat.counters {
+            worker.counters = counters;
+        }
+        worker.seen = now;
+        worker.interval = self.interval(now);
+        Some(worker.interval)
+    }
+
+    /// What workers bring with them tells how many there were before.
+    fn hear(&self, heartbeat_ms: u64, now: Instant) {
+        let mut settling = self.settling.lock();
+        let heard = pace::bounded(Duration::from_millis(heartbeat_ms));
+        if now < settling.until && heard > settling.interval {
+            settling.interval = heard;
+            settling.until = settling.begun + pace::settling(heard);
+        }
+    }
+
+    fn interval(&self, now: Instant) -> Duration {
+        let interval = pace::interval(self.live.load(Ordering::Relaxed));
+        let settling = self.settling.lock();
+        if now < settling.until {
+            interval.max(settling.interval)
+        } else {
+            interval
+        }
+    }
+
+    /// Until when live workers may be unknown here; may move on.
+    pub(crate) fn settled_at(&self) -> Instant {
+        self.settling.lock().until
+    }
+
+    /// What everyone should have by now; none while that cannot be said.
+    pub(crate) fn version(&self, now: Instant) -> Option<v1::TopologyVersion> {
+        (now >= self.settled_at()).then(|| self.published.read().roster.version())
+    }
+
+    /// Lets everyone know how things stand, unless that was told a moment ago.
+    pub(crate) fn publish(&self, mounts: impl FnOnce() -> Vec<MountRow>, now: Instant) {
+        let early = |published: &Published| {
+            let gathering = pace::gathering(published.roster.workers());
+            let told = published.at;
+            told.is_some_and(|at| now.saturating_duration_since(at) < gathering)
+        };
+        if early(&self.published.read()) {
+            return;
+        }
+        let mut published = self.published.write();
+        if early(&published) {
+            return;
+        }
+        let mounts = mounts();
+        let live = {
+            let mut known = self.known.lock();
+            known.retain(|_, k| now.saturating_duration_since(k.seen) < FORGOTTEN_AFTER);
+            let live = known.values().filter(|w| w.is_live(now));
+            let live: Vec<WorkerInfo> = live.map(|w| w.info.clone()).collect();
+            self.live.store(live.len(), Ordering::Relaxed);
+            live
+        };
+        published.roster.publish(mounts, live);
+        published.at = Some(now);
+    }
+
+    /// The answer to somebody who asks for the topology.
+    pub(crate) fn tell(&self, asked: &v1::TopologyRequest, now: Instant) -> v1::TopologyResponse {
+        let settling = now < self.settled_at();
+        self.published.read().roster.answer(asked, settling)
+    }
+
+    /// How many live, as of the last publication.
+    pub(crate) fn count(&self) -> usize {
+        self.published.read().roster.workers()
     }
 
     /// The live workers, in the order of ids.
@@ -135,58 +239,140 @@ pub(crate) fn to_wire(info: &WorkerInfo) -> v1::Worker {
 mod tests {
     use super::*;
 
-    fn worker(id: u64) -> v1::Worker {
-        v1::Worker {
-            id,
-            address: format!("127.0.0.1:{id}"),
-            capacity: 10,
-        }
-    }
+    const SECOND: Duration = Duration::from_secs(1);
 
-    fn beat(worker: u64) -> v1::HeartbeatRequest {
+    fn worker(id: u64) -> v1::RegisterRequest {
         let tier = v1::Tier {
             used: 5,
             ..v1::Tier::default()
         };
+        v1::RegisterRequest {
+            worker: Some(v1::Worker {
+                id,
+                address: format!("127.0.0.1:{id}"),
+                capacity: 10,
+            }),
+            tiers: vec![tier],
+            ..v1::RegisterRequest::default()
+        }
+    }
+
+    fn beat(worker: u64) -> v1::HeartbeatRequest {
         v1::HeartbeatRequest {
             worker,
-            tiers: vec![tier],
-            counters: None,
+            ..v1::HeartbeatRequest::default()
         }
     }
 
     #[test]
     fn silent_workers_are_dead_until_they_register_again() {
-        let workers = Workers::new(1);
         let start = Instant::now();
-        workers.register(&worker(9), start).unwrap();
-        workers.register(&worker(3), start).unwrap();
+        let workers = Workers::new(1, false, start);
+        let interval = workers.register(worker(9), start).unwrap();
+        workers.register(worker(3), start).unwrap();
         let ids = |at| workers.live(at).iter().map(|w| w.id.0).collect::<Vec<_>>();
         assert_eq!(ids(start), [3, 9]);
-        let later = start + DEAD_AFTER.mul_f64(0.5);
-        assert!(workers.heartbeat(beat(9), later));
-        let late = start + DEAD_AFTER;
+        let later = start + 2 * interval;
+        assert!(workers.heartbeat(beat(9), later).is_some());
+        let late = start + pace::dead_after(interval);
         assert_eq!(ids(late), [9]);
-        assert!(!workers.heartbeat(beat(3), late), "given up: must register");
-        assert!(!workers.heartbeat(beat(4), late), "never seen");
-        workers.register(&worker(3), late).unwrap();
+        assert!(workers.heartbeat(beat(3), late).is_none(), "given up");
+        assert!(workers.heartbeat(beat(4), late).is_none(), "never seen");
+        workers.register(worker(3), late).unwrap();
         assert_eq!(ids(late), [3, 9]);
-        let report = workers.report(late);
-        assert_eq!(report[1].tiers[0].used, 5);
-        assert_eq!(
-            report[1].heartbeat_age_ms,
-            DEAD_AFTER.as_millis() as u64 / 2
-        );
+    }
+
+    #[test]
+    fn what_a_heartbeat_leaves_out_stays() {
+        let now = Instant::now();
+        let workers = Workers::new(1, false, now);
+        workers.register(worker(3), now).unwrap();
+        let counters = v1::WorkerCounters {
+            ufs_requests: 7,
+            ..v1::WorkerCounters::default()
+        };
+        let news = v1::HeartbeatRequest {
+            counters: Some(counters),
+            ..beat(3)
+        };
+        workers.heartbeat(news, now);
+        workers.heartbeat(beat(3), now);
+        let report = &workers.report(now + SECOND)[0];
+        assert_eq!(report.tiers[0].used, 5);
+        assert_eq!(report.counters, Some(counters));
+        assert_eq!(report.heartbeat_age_ms, 1_000);
+    }
+
+    #[test]
+    fn those_that_were_told_a_long_interval_keep_the_time_when_many_others_die() {
+        let start = Instant::now();
+        let workers = Workers::new(1, false, start);
+        for id in 1..=5_000 {
+            workers.register(worker(id), start).unwrap();
+        }
+        assert_eq!(workers.heartbeat(beat(1), start), Some(5 * SECOND));
+        let later = start + 10 * SECOND;
+        assert_eq!(workers.heartbeat(beat(1), later), Some(5 * SECOND));
+        let late = start + 20 * SECOND;
+        workers.publish(Vec::new, late);
+        assert_eq!(workers.live(late).len(), 1);
+        assert_eq!(workers.heartbeat(beat(1), late), Some(SECOND));
+    }
+
+    #[test]
+    fn a_new_leader_settles_as_long_as_its_workers_were_told_to_be_silent() {
+        let start = Instant::now();
+        let workers = Workers::new(2, true, start);
+        let patience = |w: &Workers| w.settled_at() - start;
+        assert_eq!(patience(&workers), pace::settling(SECOND));
+        let told = v1::HeartbeatRequest {
+            heartbeat_ms: 5_000,
+            ..beat(1)
+        };
+        assert!(workers.heartbeat(told, start + SECOND).is_none());
+        assert_eq!(patience(&workers), pace::settling(5 * SECOND));
+        // The pace stays until it is known how many there are.
+        let soon = start + SECOND;
+        assert_eq!(workers.register(worker(1), soon).unwrap(), 5 * SECOND);
+        workers.publish(Vec::new, soon);
+        assert_eq!(workers.version(soon), None);
+        let settled = workers.settled_at();
+        assert!(workers.version(settled).is_some());
+        assert_eq!(workers.heartbeat(beat(1), settled), Some(SECOND));
+    }
+
+    #[test]
+    fn few_are_told_of_at_once_and_many_together() {
+        let start = Instant::now();
+        let workers = Workers::new(1, false, start);
+        let number = |at| {
+            workers.publish(Vec::new, at);
+            workers.version(at).unwrap().number
+        };
+        for id in 1..=99 {
+            workers.register(worker(id), start).unwrap();
+            assert_eq!(number(start), id);
+        }
+        workers.register(worker(100), start).unwrap();
+        assert_eq!(number(start), 100);
+        for id in 101..=2_000 {
+            workers.register(worker(id), start).unwrap();
+            assert_eq!(number(start), 100);
+        }
+        assert_eq!(number(start + SECOND), 101);
+        assert_eq!(workers.count(), 2_000);
     }
 
     #[test]
     fn a_worker_without_an_address_is_refused() {
-        let workers = Workers::new(1);
-        let nameless = v1::Worker {
-            address: "nowhere".into(),
-            ..worker(1)
-        };
-        let error = workers.register(&nameless, Instant::now()).unwrap_err();
+        let now = Instant::now();
+        let workers = Workers::new(1, false, now);
+        let mut nameless = worker(1);
+        nameless.worker.as_mut().unwrap().address = "nowhere".into();
+        let error = workers.register(nameless, now).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        let nobody = v1::RegisterRequest::default();
+        let error = workers.register(nobody, now).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument);
     }
 }

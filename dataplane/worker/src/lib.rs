@@ -32,6 +32,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use tie::Tie;
 
 pub mod config;
 mod data;
@@ -51,6 +52,7 @@ mod server;
 pub mod service;
 pub mod socket;
 pub mod source;
+pub mod tie;
 
 /// Part of the memory budget that the page index gets: one in so many bytes, and at most …
 const INDEX_SHARE: u64 = 4;
@@ -97,8 +99,13 @@ impl Worker {
         // Others may call as soon as the master knows of us.
         let address = server::serve(&config.listen, engine.clone(), shutdown).await?;
         let told = config.advertise.unwrap_or_else(|| address.clone());
-        let report = Report::new(master, id, told, data_dir, engine.clone());
-        report.start(shutdown).await?;
+        let report = Report {
+            id,
+            address: told,
+            data_dir,
+            engine: engine.clone(),
+        };
+        Tie::new(master, report).start(shutdown).await?;
         if let Some(path) = &config.socket {
             socket::serve(path, engine.clone(), shutdown)?;
         }

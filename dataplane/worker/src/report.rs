@@ -1,30 +1,20 @@
-//! The worker's tie to the master: it registers, reports, and learns of mounts and other workers.
+//! What the worker reports to the master, and what it does with what it hears.
 
 use crate::{
     engine::Engine,
     source::{Mounted, View},
+    tie::Node,
 };
-use anyhow::bail;
-use forebay_client::{Error, Master, Topology, TopologyCache};
-use forebay_proto::v1::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, Tier, Worker};
-use forebay_service::{Shutdown, data_dir::DataDir};
+use forebay_client::{Error, Master, Topology};
+use forebay_proto::v1::{Tier, Worker, WorkerCounters};
+use forebay_service::data_dir::DataDir;
 use forebay_types::{Address, FileRef, MountId, MountSpec, WorkerId};
 use futures::{FutureExt, future::BoxFuture};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-/// How often the topology is asked for when nothing seems wrong with it.
-const TOPOLOGY: Duration = Duration::from_secs(5);
-/// When to ask again if the answer was the one that had been found wanting.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// A heartbeat that takes longer is given up.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds of the interval between heartbeats, whatever the master says.
-const HEARTBEATS: std::ops::RangeInclusive<u64> = 100..=60_000;
 /// How long a reader waits for the master to hear of changed content.
 const STALE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between attempts to reach the master at start.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tells `master` of changed content.
 pub(crate) fn tell_stale(master: Master, file: Arc<FileRef>) -> BoxFuture<'static, ()> {
@@ -48,144 +38,35 @@ pub(crate) fn tell_stale(master: Master, file: Arc<FileRef>) -> BoxFuture<'stati
     .boxed()
 }
 
-/// The tie.
+/// The worker as its master knows it.
 pub(crate) struct Report {
-    master: Master,
-    topology: TopologyCache,
-    id: WorkerId,
-    address: Address,
-    data_dir: DataDir,
-    engine: Arc<Engine>,
+    pub(crate) id: WorkerId,
+    /// Where others reach it.
+    pub(crate) address: Address,
+    pub(crate) data_dir: DataDir,
+    pub(crate) engine: Arc<Engine>,
 }
 
-impl Report {
-    /// Of the worker `id`, which serves at `address`.
-    pub(crate) fn new(
-        master: Master,
-        id: WorkerId,
-        address: Address,
-        data_dir: DataDir,
-        engine: Arc<Engine>,
-    ) -> Report {
-        let topology = TopologyCache::new(master.clone());
-        Report {
-            master,
-            topology,
-            id,
-            address,
-            data_dir,
-            engine,
-        }
-    }
-
-    /// Registers and takes over the topology, waiting for the master as long as need be; then keeps
-    /// both up to date in the background.
-    pub(crate) async fn start(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let mut told = false;
-        let heartbeat = loop {
-            match self.register().await {
-                Ok(heartbeat) => break heartbeat,
-                Err(error) if is_transient(&error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "waiting for the master");
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            tokio::select! {
-                () = shutdown.begun() => bail!("stopped before the master answered"),
-                () = sleep(PATIENCE) => {}
-            }
-        };
-        self.take_over(&self.topology.get().await?).await;
-        let report = Arc::new(self);
-        shutdown.spawn(report.clone().report_on(heartbeat));
-        shutdown.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = sleep(TOPOLOGY) => {}
-                    () = report.engine.sources.outdated() => {}
-                }
-                if !report.look().await {
-                    // It may have been too fresh to be asked for again.
-                    sleep(LOOK_AGAIN).await;
-                    report.look().await;
-                }
-            }
-        });
-        Ok(())
-    }
-
-    /// Takes over the topology as it is now; returns whether it is another than before.
-    async fn look(&self) -> bool {
-        let Ok(topology) = self.topology.refresh().await else {
-            return false;
-        };
-        let news = !Arc::ptr_eq(&topology, &self.engine.sources.view().topology);
-        if news {
-            self.take_over(&topology).await;
-        }
-        news
-    }
-
-    /// Makes us known; returns the interval of heartbeats.
-    async fn register(&self) -> anyhow::Result<Duration> {
-        let capacity = self.engine.store.tiers().iter().map(|t| t.quota).sum();
-        let worker = Worker {
+#[async_trait::async_trait]
+impl Node for Report {
+    fn worker(&self) -> Worker {
+        Worker {
             id: self.id.0,
             address: self.address.to_string(),
-            capacity,
-        };
-        let cluster = self.data_dir.cluster().unwrap_or_default();
-        let request = RegisterRequest {
-            worker: Some(worker),
-            cluster,
-        };
-        let register = || {
-            let (mut registry, request) = (self.master.registry(), request.clone());
-            async move { registry.register(request).await }
-        };
-        let answer = self
-            .master
-            .retrying("register", register)
-            .await?
-            .into_inner();
-        self.data_dir.bind(&answer.cluster)?;
-        tracing::info!(worker = %format_args!("{:016x}", self.id.0), cluster = answer.cluster, "registered");
-        let interval = answer
-            .heartbeat_ms
-            .clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
-        Ok(Duration::from_millis(interval))
-    }
-
-    async fn report_on(self: Arc<Self>, mut interval: Duration) {
-        let mut registrations = 0;
-        loop {
-            match timeout(HEARTBEAT_TIMEOUT, self.heartbeat()).await {
-                Ok(Ok(answer)) if answer.known => {
-                    if answer.registrations != registrations {
-                        // Until all have the same topology two workers may take one page for theirs.
-                        registrations = answer.registrations;
-                        self.engine.sources.suspect();
-                    }
-                }
-                Ok(Ok(_)) => match self.register().await {
-                    Ok(given) => interval = given,
-                    Err(error) => {
-                        tracing::warn!(error = %format!("{error:#}"), "cannot register again");
-                    }
-                },
-                Ok(Err(error)) => tracing::debug!(%error, "heartbeat failed"),
-                Err(_) => tracing::debug!("heartbeat failed: no answer"),
-            }
-            sleep(interval).await;
+            capacity: self.engine.store.tiers().iter().map(|t| t.quota).sum(),
         }
     }
 
-    /// Reports; the answer tells whether the master knows us and whether the topology changed.
-    async fn heartbeat(&self) -> forebay_client::Result<HeartbeatResponse> {
-        let store = &self.engine.store;
-        let tiers = store.tiers().into_iter().map(|tier| Tier {
+    fn cluster(&self) -> Option<String> {
+        self.data_dir.cluster()
+    }
+
+    fn bind(&self, cluster: &str) -> anyhow::Result<()> {
+        Ok(self.data_dir.bind(cluster)?)
+    }
+
+    fn tiers(&self) -> Vec<Tier> {
+        let tiers = self.engine.store.tiers().into_iter().map(|tier| Tier {
             medium: tier.medium.to_string(),
             dir: tier.dir.display().to_string(),
             quota: tier.quota,
@@ -193,19 +74,17 @@ impl Report {
             files: tier.files,
             fault: tier.fault.unwrap_or_default(),
         });
-        let request = HeartbeatRequest {
-            worker: self.id.0,
-            tiers: tiers.collect(),
-            counters: Some(self.engine.metrics.report(store)),
-        };
-        let beat = || {
-            let (mut registry, request) = (self.master.registry(), request.clone());
-            async move { registry.heartbeat(request).await }
-        };
-        Ok(self.master.retrying("heartbeat", beat).await?.into_inner())
+        tiers.collect()
     }
 
-    /// Goes by a topology from now on.
+    fn counters(&self) -> WorkerCounters {
+        self.engine.metrics.report(&self.engine.store)
+    }
+
+    async fn outdated(&self) {
+        self.engine.sources.outdated().await;
+    }
+
     async fn take_over(&self, topology: &Arc<Topology>) {
         if self.data_dir.cluster().as_ref() != Some(&topology.cluster) {
             tracing::error!(
@@ -268,12 +147,6 @@ fn mounted(
     };
     let stores = table.iter().filter(|(_, spec)| !spec.is_scratch());
     stores.map(open).collect()
-}
-
-fn is_transient(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<Error>()
-        .is_some_and(|e| e.code.is_transient())
 }
 
 #[cfg(test)]

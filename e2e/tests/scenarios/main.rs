@@ -10,6 +10,7 @@ mod backup;
 mod bad_input;
 mod chaos;
 mod command_line;
+mod fleet;
 mod format;
 mod full_disk;
 mod killed;

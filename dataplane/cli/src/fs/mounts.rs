@@ -9,7 +9,7 @@ pub(crate) async fn run(target: &Target, json: bool) -> Result<(), Failure> {
         .master
         .retrying("mounts", || {
             let mut registry = target.master.registry();
-            async move { registry.topology(TopologyRequest {}).await }
+            async move { registry.topology(TopologyRequest::default()).await }
         })
         .await?;
     let mut mounts = answer.into_inner().mounts;

@@ -395,9 +395,9 @@ impl Registry for FakeMaster {
         let cluster = "fake".to_owned();
         Ok(Response::new(v1::TopologyResponse {
             cluster,
-            mounts: Vec::new(),
             workers,
-            settling: false,
+            whole: true,
+            ..v1::TopologyResponse::default()
         }))
     }
 }

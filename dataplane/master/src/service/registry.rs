@@ -1,15 +1,8 @@
 //! Workers report, everyone learns of them, over gRPC.
 
-use crate::{
-    error::Error,
-    leadership::Leadership,
-    metrics::Metrics,
-    workers::{HEARTBEAT, to_wire},
-};
-use forebay_proto::{
-    convert::mount_to_wire,
-    v1::{self, registry_server::Registry},
-};
+use super::metadata::millis;
+use crate::{error::Error, leadership::Leadership, metrics::Metrics};
+use forebay_proto::v1::{self, registry_server::Registry};
 use forebay_types::Code;
 use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
@@ -40,10 +33,9 @@ impl Registry for RegistryService {
             )
             .into());
         }
-        let worker = request
-            .worker
-            .ok_or_else(|| Error::new(Code::InvalidArgument, "the request names no worker"))?;
-        reign.workers().register(&worker, Instant::now())?;
+        let worker = request.worker.clone().unwrap_or_default();
+        let interval = reign.workers().register(request, Instant::now())?;
+        reign.publish();
         tracing::info!(
             worker = worker.id,
             address = worker.address,
@@ -51,7 +43,7 @@ impl Registry for RegistryService {
         );
         Ok(Response::new(v1::RegisterResponse {
             cluster: reign.cluster.clone(),
-            heartbeat_ms: HEARTBEAT.as_millis() as u64,
+            heartbeat_ms: millis(interval),
         }))
     }
 
@@ -59,37 +51,28 @@ impl Registry for RegistryService {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        self.metrics.call("Heartbeat");
         let reign = self.leadership.reign().await?;
-        let workers = reign.workers();
-        let known = workers.heartbeat(request.into_inner(), Instant::now());
+        let (workers, now) = (reign.workers(), Instant::now());
+        let interval = workers.heartbeat(request.into_inner(), now);
         Ok(Response::new(v1::HeartbeatResponse {
-            known,
-            registrations: workers.registrations(),
+            known: interval.is_some(),
+            heartbeat_ms: interval.map_or(0, millis),
+            topology: workers.version(now),
         }))
     }
 
     async fn topology(
         &self,
-        _request: Request<v1::TopologyRequest>,
+        request: Request<v1::TopologyRequest>,
     ) -> Result<Response<v1::TopologyResponse>, Status> {
+        self.metrics.call("Topology");
         let reign = self.leadership.reign().await?;
-        let mounts = reign
-            .mounts
-            .rows()
-            .into_iter()
-            .map(|(id, m)| mount_to_wire(id, &m.spec))
-            .collect();
-        let workers = reign
-            .workers()
-            .live(Instant::now())
-            .iter()
-            .map(to_wire)
-            .collect();
+        reign.publish();
+        let answer = reign.workers().tell(&request.into_inner(), Instant::now());
         Ok(Response::new(v1::TopologyResponse {
             cluster: reign.cluster.clone(),
-            mounts,
-            workers,
-            settling: reign.is_settling(),
+            ..answer
         }))
     }
 }

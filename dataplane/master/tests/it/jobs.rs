@@ -313,6 +313,7 @@ async fn location_and_report_show_the_workers() {
             capacity: 1,
         }),
         cluster: "another".into(),
+        ..v1::RegisterRequest::default()
     };
     let error = cluster.registry().register(stranger).await.unwrap_err();
     assert!(

@@ -6,6 +6,7 @@ mod fixture;
 mod jobs;
 mod lookup;
 mod quorum;
+mod registry;
 mod scale;
 mod scratch;
 mod start;

@@ -72,7 +72,7 @@ async fn mounts_nest_and_follow_the_configuration() {
     assert_eq!(cluster.names("/o/p").await, ["y"]);
     let topology = cluster
         .registry()
-        .topology(v1::TopologyRequest {})
+        .topology(v1::TopologyRequest::default())
         .await
         .unwrap()
         .into_inner();

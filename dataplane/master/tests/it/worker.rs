@@ -82,7 +82,7 @@ impl Worker {
         };
         let request = v1::RegisterRequest {
             worker: Some(known),
-            cluster: String::new(),
+            ..v1::RegisterRequest::default()
         };
         let mut registry = cluster.registry();
         registry.register(request).await.unwrap();

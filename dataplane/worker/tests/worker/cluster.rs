@@ -42,7 +42,9 @@ impl RegistryService for Master {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        let worker = request.into_inner().worker.unwrap();
+        let request = request.into_inner();
+        assert_eq!(request.tiers.len(), 1);
+        let worker = request.worker.unwrap();
         self.registrations.lock().unwrap().push(worker.id);
         self.workers.lock().unwrap().insert(worker.id, worker);
         Ok(Response::new(v1::RegisterResponse {
@@ -56,14 +58,13 @@ impl RegistryService for Master {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let beat = request.into_inner();
-        assert_eq!(beat.tiers.len(), 1);
-        self.counters
-            .lock()
-            .unwrap()
-            .insert(beat.worker, beat.counters.unwrap());
+        if let Some(counters) = beat.counters {
+            self.counters.lock().unwrap().insert(beat.worker, counters);
+        }
         Ok(Response::new(v1::HeartbeatResponse {
             known: !self.forget.swap(false, Ordering::SeqCst),
-            registrations: 0,
+            heartbeat_ms: 100,
+            topology: None,
         }))
     }
 
@@ -82,7 +83,8 @@ impl RegistryService for Master {
             cluster: "loop".into(),
             mounts: mounts.collect(),
             workers: self.workers.lock().unwrap().values().cloned().collect(),
-            settling: false,
+            whole: true,
+            ..v1::TopologyResponse::default()
         }))
     }
 }
