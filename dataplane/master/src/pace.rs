@@ -35,10 +35,12 @@ pub(crate) fn dead_after(interval: Duration) -> Duration {
     interval * 3 + Duration::from_secs(2)
 }
 
-/// How long the workers of the leader before, which told them `interval`, may take to report to a new
-/// one: a heartbeat with its jitter, and the search for the leader.
-pub(crate) fn settling(interval: Duration) -> Duration {
-    interval * 3 / 2 + Duration::from_millis(500)
+/// How long a new leader waits for the workers of the one before, which told them `interval`: at least
+/// a heartbeat with its jitter and the search for the leader; after each that came, for others; and no
+/// longer than a silent worker counts as alive.
+pub(crate) fn settling(interval: Duration) -> [Duration; 3] {
+    let least = interval * 3 / 2 + Duration::from_millis(500);
+    [least, SHORTEST, dead_after(interval)]
 }
 
 /// The least time between two versions of a topology of so many workers.
@@ -69,7 +71,7 @@ mod tests {
         for workers in [1, 5_000, 50_000] {
             let interval = interval(workers);
             assert!(dead_after(interval) > interval.mul_f64(2.0 * 1.25));
-            assert!(settling(interval) > interval.mul_f64(1.25));
+            assert!(settling(interval)[0] > interval.mul_f64(1.25));
         }
     }
 

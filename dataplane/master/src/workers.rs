@@ -42,7 +42,7 @@ struct Published {
 }
 
 /// When all workers of the leader before have reported, as far as can be said: the longer the
-/// intervals are that they come with, the later.
+/// intervals are that they come with, the later, and not while they still come.
 struct Settling {
     begun: Instant,
     until: Instant,
@@ -61,11 +61,8 @@ impl Workers {
     /// workers will report soon.
     pub(crate) fn new(term: u64, predecessor: bool, now: Instant) -> Workers {
         let interval = pace::interval(0);
-        let patience = if predecessor {
-            pace::settling(interval)
-        } else {
-            Duration::ZERO
-        };
+        let [least, ..] = pace::settling(interval);
+        let patience = if predecessor { least } else { Duration::ZERO };
         Workers {
             known: Mutex::default(),
             live: AtomicUsize::new(0),
@@ -115,7 +112,6 @@ impl Workers {
 
     /// A worker reports; how often it is to report from now on. None: it must register again.
     pub(crate) fn heartbeat(&self, beat: v1::HeartbeatRequest, now: Instant) -> Option<Duration> {
-        self.hear(beat.heartbeat_ms, now);
         let mut known = self.known.lock();
         let worker = known.get_mut(&WorkerId(beat.worker));
         let worker = worker.filter(|worker| worker.is_live(now))?;
@@ -130,14 +126,17 @@ impl Workers {
         Some(worker.interval)
     }
 
-    /// What workers bring with them tells how many there were before.
+    /// What workers bring with them tells how many there were before; with nothing they are new.
     fn hear(&self, heartbeat_ms: u64, now: Instant) {
         let mut settling = self.settling.lock();
-        let heard = pace::bounded(Duration::from_millis(heartbeat_ms));
-        if now < settling.until && heard > settling.interval {
-            settling.interval = heard;
-            settling.until = settling.begun + pace::settling(heard);
+        if heartbeat_ms == 0 || now >= settling.until {
+            return;
         }
+        let heard = pace::bounded(Duration::from_millis(heartbeat_ms));
+        settling.interval = settling.interval.max(heard);
+        let [least, more, most] = pace::settling(settling.interval);
+        let last = settling.begun + most;
+        settling.until = (settling.begun + least).max(now + more).min(last);
     }
 
     fn interval(&self, now: Instant) -> Duration {
@@ -324,19 +323,34 @@ mod tests {
         let start = Instant::now();
         let workers = Workers::new(2, true, start);
         let patience = |w: &Workers| w.settled_at() - start;
-        assert_eq!(patience(&workers), pace::settling(SECOND));
-        let told = v1::HeartbeatRequest {
-            heartbeat_ms: 5_000,
-            ..beat(1)
-        };
-        assert!(workers.heartbeat(told, start + SECOND).is_none());
-        assert_eq!(patience(&workers), pace::settling(5 * SECOND));
-        // The pace stays until it is known how many there are.
+        let told = |interval| pace::settling(interval);
+        assert_eq!(patience(&workers), told(SECOND)[0]);
         let soon = start + SECOND;
-        assert_eq!(workers.register(worker(1), soon).unwrap(), 5 * SECOND);
+        workers.register(worker(7), soon).unwrap();
+        assert_eq!(patience(&workers), told(SECOND)[0], "a new one");
+        let returning = |id| v1::RegisterRequest {
+            heartbeat_ms: 5_000,
+            ..worker(id)
+        };
+        // The pace stays until it is known how many there are.
+        let interval = workers.register(returning(1), soon).unwrap();
+        assert_eq!(interval, 5 * SECOND);
+        let [least, more, most] = told(interval);
+        assert_eq!(patience(&workers), least);
+        let late = start + least.saturating_sub(more / 2);
+        workers.register(returning(2), late).unwrap();
+        assert_eq!(workers.settled_at(), late + more, "they still come");
         workers.publish(Vec::new, soon);
         assert_eq!(workers.version(soon), None);
+        for id in 3.. {
+            let now = start + patience(&workers).saturating_sub(more / 2);
+            workers.register(returning(id), now).unwrap();
+            if patience(&workers) == most {
+                break;
+            }
+        }
         let settled = workers.settled_at();
+        workers.publish(Vec::new, settled);
         assert!(workers.version(settled).is_some());
         assert_eq!(workers.heartbeat(beat(1), settled), Some(SECOND));
     }

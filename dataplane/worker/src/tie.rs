@@ -111,9 +111,9 @@ impl<N: Node> Tie<N> {
     /// both up to date in the background.
     pub async fn start(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let mut complained = false;
-        let told = loop {
-            match self.register().await {
-                Ok(told) => break told,
+        let (told, first) = loop {
+            match self.begin().await {
+                Ok(begun) => break begun,
                 Err(error) if is_transient(&error) => {
                     if !std::mem::replace(&mut complained, true) {
                         tracing::warn!(%error, "waiting for the master");
@@ -126,12 +126,15 @@ impl<N: Node> Tie<N> {
                 () = sleep(PATIENCE) => {}
             }
         };
-        let first = self.topology.get().await?;
         self.node.take_over(&first).await;
         let tie = Arc::new(self);
         shutdown.spawn(tie.clone().report_on(told));
         shutdown.spawn(tie.follow(first));
         Ok(())
+    }
+
+    async fn begin(&self) -> anyhow::Result<(Told, Arc<Topology>)> {
+        Ok((self.register().await?, self.topology.get().await?))
     }
 
     /// Keeps the topology up to date.
