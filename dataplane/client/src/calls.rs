@@ -148,9 +148,9 @@ impl Calls {
         };
         if let Some((call, waiter)) = unsent {
             let link = Arc::new(Link::default());
-            tokio::spawn(run(self.shared.channel.clone(), link.clone()));
-            // A new one is open.
+            // Before it is opened: the master may refuse it at once.
             link.send(call, waiter);
+            tokio::spawn(run(self.shared.channel.clone(), link.clone()));
             *current = Some(link);
         }
     }
