@@ -162,9 +162,9 @@ impl Calls {
             let Shared {
                 channel, any_voter, ..
             } = &*self.shared;
-            tokio::spawn(run(channel.clone(), *any_voter, link.clone()));
-            // A new one is open.
+            // Before it is opened: the master may refuse it at once.
             link.send(call, waiter);
+            tokio::spawn(run(channel.clone(), *any_voter, link.clone()));
             *current = Some(link);
         }
     }
