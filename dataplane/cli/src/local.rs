@@ -81,6 +81,7 @@ pub(crate) async fn run(args: LocalArgs) -> Result<(), Failure> {
         join: Vec::new(),
         http: None,
         mounts: plan.mounts.clone(),
+        seal_key: None,
         memory: ByteSize(plan.memory / 4),
     };
     let master = tokio::select! {
@@ -152,6 +153,7 @@ async fn start(
         eviction: plan.eviction,
         high_watermark: 0.95,
         low_watermark: 0.90,
+        seal_key: None,
         memory: ByteSize(2 * quarter),
     };
     let worker = Worker::start(worker, registry, shutdown).await?;

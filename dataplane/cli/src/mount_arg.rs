@@ -25,6 +25,7 @@ pub(crate) fn mounts(args: &MountArgs) -> Result<Vec<MountSpec>, Failure> {
             uri,
             options: BTreeMap::new(),
             sync: SyncPolicy::default(),
+            credentials: None,
         });
     }
     // Options for all first, so that one with a path overrides them.

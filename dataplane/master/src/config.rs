@@ -34,6 +34,9 @@ pub struct MasterConfig {
     /// unmounted by whoever becomes the leader.
     #[serde(default)]
     pub mounts: Vec<MountSpec>,
+    /// File with the key of the credentials of mounts (crate `seal`), the same on all masters and workers.
+    #[serde(default)]
+    pub seal_key: Option<PathBuf>,
     /// Memory for inode cache, block cache and write buffers.
     #[serde(default = "default_memory")]
     pub memory: ByteSize,
@@ -166,6 +169,7 @@ mod tests {
             uri: "file:///x".into(),
             options: std::collections::BTreeMap::new(),
             sync: SyncPolicy::default(),
+            credentials: None,
         };
         MasterConfig {
             data_dir: "/x".into(),
@@ -175,6 +179,7 @@ mod tests {
             join: Vec::new(),
             http: None,
             mounts: paths.iter().map(mount).collect(),
+            seal_key: None,
             memory: default_memory(),
         }
     }

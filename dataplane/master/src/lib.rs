@@ -36,6 +36,7 @@ use forebay_consensus::{Options, Raft, Transport};
 use forebay_kv_rocksdb::RocksKv;
 use forebay_service::{Shutdown, data_dir::DataDir};
 use forebay_types::Address;
+use forebay_ufs::UnderStores;
 use prometheus_client::registry::Registry;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -103,8 +104,8 @@ impl Master {
         registry: &mut Registry,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Master> {
-        let open: OpenUnderStore =
-            Arc::new(|spec| forebay_ufs::config::open(&spec.uri, &spec.options));
+        let under_stores = UnderStores::new(config.seal_key.as_deref())?;
+        let open: OpenUnderStore = Arc::new(move |spec| under_stores.open(spec));
         Master::start_with(config, open, registry, shutdown).await
     }
 

@@ -277,6 +277,7 @@ mod tests {
             uri: uri.into(),
             options: BTreeMap::new(),
             sync,
+            credentials: None,
         }
     }
 

@@ -229,6 +229,7 @@ mod tests {
             uri: "file:///a".to_owned(),
             options: BTreeMap::new(),
             sync: forebay_types::SyncPolicy::Never,
+            credentials: None,
         };
         roster.publish(vec![(MountId(1), Arc::new(spec))], vec![worker(1, 11)]);
         let news = ask(&roster, Some(before));

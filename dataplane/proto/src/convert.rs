@@ -204,6 +204,11 @@ pub fn mount_to_wire(id: MountId, spec: &types::MountSpec) -> v1::Mount {
         uri: spec.uri.clone(),
         options: spec.options.clone(),
         sync: spec.sync.to_string(),
+        credentials: spec
+            .credentials
+            .clone()
+            .map(|sealed| sealed.0)
+            .unwrap_or_default(),
     }
 }
 
@@ -215,6 +220,7 @@ pub fn mount_from_wire(m: v1::Mount) -> Result<(MountId, types::MountSpec), Stat
         uri: m.uri,
         options: m.options,
         sync,
+        credentials: Some(types::Sealed(m.credentials)).filter(|sealed| !sealed.0.is_empty()),
     };
     Ok((MountId(m.id), spec))
 }

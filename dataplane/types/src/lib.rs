@@ -7,6 +7,7 @@
 pub mod address;
 pub mod attr;
 pub mod bitmap;
+pub mod credential;
 pub mod error;
 pub mod file;
 pub mod id;
@@ -18,6 +19,7 @@ pub mod tier;
 pub use address::{Address, Addresses};
 pub use attr::{Attr, FileKind};
 pub use bitmap::PageBitmap;
+pub use credential::{Credentials, Sealed};
 pub use error::Code;
 pub use file::{FileId, FileRef, Fingerprint};
 pub use id::{ContentVersion, Ino, MountId, SessionId, WorkerId};

@@ -1,10 +1,10 @@
 //! The mount table's vocabulary.
 
+use crate::Sealed;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-/// One under store mounted at a path of the tree. Holds no secret: credentials come from the
-/// environment of the processes that talk to the store.
+/// One under store mounted at a path of the tree. Holds no secret in the clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MountSpec {
@@ -18,6 +18,10 @@ pub struct MountSpec {
     /// When the metadata is compared with the under store again.
     #[serde(default)]
     pub sync: SyncPolicy,
+    /// The credentials of the under store, for whoever has the cluster's key. Absent: those of the
+    /// environment of the process that talks to the store.
+    #[serde(default)]
+    pub credentials: Option<Sealed>,
 }
 
 impl MountSpec {

@@ -9,8 +9,9 @@ use crate::{
     object, s3,
     uri::{Location, Scheme},
 };
-use forebay_types::Code;
-use std::{collections::BTreeMap, env, fs, str::FromStr, sync::Arc, time::Duration};
+use forebay_seal::{SealError, SealKey};
+use forebay_types::{Code, Credentials, MountSpec};
+use std::{collections::BTreeMap, env, fs, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 /// One option of an under store.
 #[derive(Clone, Copy, Debug)]
@@ -128,19 +129,59 @@ pub(crate) struct Options {
     pub(crate) retry_budget: u32,
 }
 
-/// Opens the under store at `uri`. Sends nothing yet: see [`UnderStore::probe`].
+/// Opens under stores as mounts name them.
+#[derive(Debug, Default)]
+pub struct UnderStores {
+    key: Option<SealKey>,
+}
+
+impl UnderStores {
+    /// With the file of the key that opens the mounts' credentials.
+    pub fn new(seal_key: Option<&Path>) -> Result<UnderStores, SealError> {
+        let key = seal_key.map(SealKey::read).transpose()?;
+        Ok(UnderStores { key })
+    }
+
+    /// Opens the under store of a mount. Sends nothing yet: see [`UnderStore::probe`].
+    pub fn open(&self, spec: &MountSpec) -> Result<Arc<dyn UnderStore>> {
+        let Some(sealed) = &spec.credentials else {
+            return open(&spec.uri, &spec.options);
+        };
+        let denied = |text| Error::new(Code::PermissionDenied, text);
+        let key = self.key.as_ref().ok_or_else(|| {
+            let text = "its credentials are sealed, and this process has no key: set seal_key";
+            denied(text.to_owned())
+        })?;
+        let credentials = key.open(&spec.path, sealed);
+        let credentials = credentials.map_err(|error| denied(error.to_string()))?;
+        open_with(&spec.uri, &spec.options, Some(&credentials))
+    }
+}
+
+/// Opens the under store at `uri` with the credentials that the process has. Sends nothing yet: see
+/// [`UnderStore::probe`].
 pub fn open(uri: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn UnderStore>> {
+    open_with(uri, options, None)
+}
+
+fn open_with(
+    uri: &str,
+    options: &BTreeMap<String, String>,
+    credentials: Option<&Credentials>,
+) -> Result<Arc<dyn UnderStore>> {
     let location = Location::parse(uri)?;
     let options = Options::parse(location.scheme, options)?;
     Ok(match location.scheme {
         Scheme::File => Arc::new(LocalStore::new(location.prefix)),
         Scheme::S3 => {
             provider();
-            Arc::new(s3::open(&location, &options, &Environment::process())?)
+            let given = credentials.map(Environment::given).transpose()?;
+            let environment = given.unwrap_or_else(Environment::process);
+            Arc::new(s3::open(&location, &options, &environment)?)
         }
         Scheme::Gs | Scheme::Az => {
             provider();
-            Arc::new(object::open(&location, &options)?)
+            Arc::new(object::open(&location, &options, credentials)?)
         }
     })
 }
@@ -167,6 +208,24 @@ impl Environment {
         }
     }
 
+    /// Nothing but these keys of S3: what a process happens to have is not for whoever named others, and a
+    /// Secret without keys does not stand for the identity of the machine.
+    fn given(credentials: &Credentials) -> Result<Environment> {
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            credentials.get(name).ok_or_else(|| missing(name))?;
+        }
+        let credentials = credentials.clone();
+        Ok(Environment {
+            variable: Box::new(move |name| match name {
+                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => {
+                    credentials.get(name).map(str::to_owned)
+                }
+                _ => None,
+            }),
+            file: Box::new(|_| None),
+        })
+    }
+
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         (self.variable)(name)
     }
@@ -174,6 +233,12 @@ impl Environment {
     pub(crate) fn file(&self, path: &str) -> Option<String> {
         (self.file)(path)
     }
+}
+
+/// A credential that a mount's Secret lacks.
+pub(crate) fn missing(name: &str) -> Error {
+    let text = format!("the credentials of the mount lack {name}: add it to their Secret");
+    Error::new(Code::PermissionDenied, text)
 }
 
 fn invalid(message: String) -> Error {
@@ -297,6 +362,47 @@ mod tests {
             assert_eq!(parsed.connect_timeout, Duration::from_secs(5));
             assert!(!parsed.anonymous);
         }
+    }
+
+    #[test]
+    fn sealed_credentials_need_the_key_and_must_be_whole() {
+        use forebay_types::SyncPolicy;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        fs::write(&file, forebay_seal::generate().unwrap()).unwrap();
+        let key = SealKey::read(&file).unwrap();
+        let spec = |uri: &str, names: &[&str]| {
+            let named = names
+                .iter()
+                .map(|name| ((*name).to_owned(), "x".to_owned()));
+            let credentials = Credentials::new(named.collect());
+            MountSpec {
+                path: "/a".to_owned(),
+                uri: uri.to_owned(),
+                options: BTreeMap::new(),
+                sync: SyncPolicy::Never,
+                credentials: Some(key.seal("/a", &credentials).unwrap()),
+            }
+        };
+        let with_key = UnderStores::new(Some(&file)).unwrap();
+        let said = |stores: &UnderStores, spec| stores.open(&spec).err().map(|error| error.message);
+        let s3 = || spec("s3://b", &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(said(&with_key, s3()), None);
+        let no_key = said(&UnderStores::default(), s3()).unwrap();
+        assert!(no_key.contains("set seal_key"), "{no_key}");
+        for (uri, has, lacks) in [
+            ("s3://b", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            ("az://c", "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_ACCOUNT_KEY"),
+            ("gs://b", "AWS_ACCESS_KEY_ID", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+        ] {
+            let text = said(&with_key, spec(uri, &[has])).unwrap();
+            assert!(text.contains(&format!("lack {lacks}")), "{text}");
+        }
+        let moved = MountSpec {
+            path: "/b".to_owned(),
+            ..s3()
+        };
+        assert!(said(&with_key, moved).unwrap().contains("another mount"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use config::{OPTIONS, OptionSpec, open};
+pub use config::{OPTIONS, OptionSpec, UnderStores, open};
 use forebay_types::{Code, Fingerprint};
 use futures::stream::BoxStream;
 use std::{ops::Range, sync::Arc};

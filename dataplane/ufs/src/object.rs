@@ -8,13 +8,13 @@
 
 use crate::{
     Body, Depth, Error, ListPage, Object, Requests, Result, UnderStore,
-    config::Options,
+    config::{Options, missing},
     counter::Counter,
     uri::{Location, Scheme},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_types::{Code, Fingerprint};
+use forebay_types::{Code, Credentials, Fingerprint};
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
@@ -45,8 +45,13 @@ const PAGE: usize = 1000;
 /// One store, seen in two ways.
 type Handles = (Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>);
 
-/// Opens the bucket or container that `location` names.
-pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore> {
+/// Opens the bucket or container that `location` names, with `credentials` if they are given, else with what the
+/// process has.
+pub(crate) fn open(
+    location: &Location,
+    options: &Options,
+    credentials: Option<&Credentials>,
+) -> Result<CloudStore> {
     let retry = RetryConfig {
         max_retries: options.retries as usize,
         retry_timeout: Duration::from_mins(1),
@@ -67,11 +72,15 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         Error::caused(Code::InvalidArgument, message, e)
     };
     let (objects, pages): Handles = if location.scheme == Scheme::Az {
-        let mut builder = MicrosoftAzureBuilder::from_env()
-            .with_container_name(&location.bucket)
-            .with_retry(retry)
-            .with_client_options(client)
-            .with_allow_http(plain);
+        let mut builder = match credentials {
+            Some(given) => MicrosoftAzureBuilder::new()
+                .with_access_key(required(given, "AZURE_STORAGE_ACCOUNT_KEY")?),
+            None => MicrosoftAzureBuilder::from_env(),
+        }
+        .with_container_name(&location.bucket)
+        .with_retry(retry)
+        .with_client_options(client)
+        .with_allow_http(plain);
         if options.anonymous {
             builder = builder.with_skip_signature(true);
         }
@@ -84,10 +93,14 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         let store = Arc::new(builder.build().map_err(bad)?);
         (store.clone(), store)
     } else {
-        let mut builder = GoogleCloudStorageBuilder::from_env()
-            .with_bucket_name(&location.bucket)
-            .with_retry(retry)
-            .with_client_options(client);
+        let mut builder = match credentials {
+            Some(given) => GoogleCloudStorageBuilder::new()
+                .with_service_account_key(required(given, "GOOGLE_SERVICE_ACCOUNT_KEY")?),
+            None => GoogleCloudStorageBuilder::from_env(),
+        }
+        .with_bucket_name(&location.bucket)
+        .with_retry(retry)
+        .with_client_options(client);
         if options.anonymous {
             builder = builder.with_skip_signature(true);
         }
@@ -105,6 +118,11 @@ pub(crate) fn open(location: &Location, options: &Options) -> Result<CloudStore>
         retries: options.retries,
         counter: Arc::default(),
     })
+}
+
+/// A credential without which the store cannot be entered.
+fn required<'a>(credentials: &'a Credentials, name: &str) -> Result<&'a str> {
+    credentials.get(name).ok_or_else(|| missing(name))
 }
 
 impl CloudStore {

@@ -42,6 +42,9 @@ pub struct WorkerConfig {
     /// … and ends below this one.
     #[serde(default = "low")]
     pub low_watermark: f64,
+    /// File with the key of the credentials of mounts (crate `seal`), the same on all masters and workers.
+    #[serde(default)]
+    pub seal_key: Option<PathBuf>,
     /// Memory for fills in flight and the index.
     #[serde(default = "memory")]
     pub memory: ByteSize,
@@ -190,6 +193,7 @@ mod tests {
             eviction: Eviction::default(),
             high_watermark: 0.95,
             low_watermark: 0.9,
+            seal_key: None,
             memory: memory(),
         }
     }

@@ -20,6 +20,7 @@ use forebay_kv::Error as KvError;
 use forebay_kv_rocksdb::RocksKv;
 use forebay_service::{Shutdown, data_dir::DataDir, http};
 use forebay_types::Address;
+use forebay_ufs::UnderStores;
 use local::Local;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
@@ -74,6 +75,7 @@ impl Worker {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Worker> {
         config.check()?;
+        let under_stores = UnderStores::new(config.seal_key.as_deref())?;
         let data_dir = DataDir::open(&config.data_dir, "worker")?;
         let id = identity::of(data_dir.path())?;
         let store = open_store(&config).await?;
@@ -104,6 +106,7 @@ impl Worker {
             address: told,
             data_dir,
             engine: engine.clone(),
+            under_stores,
         };
         Tie::new(master, report).start(shutdown).await?;
         if let Some(path) = &config.socket {

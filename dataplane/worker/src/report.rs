@@ -9,6 +9,7 @@ use forebay_client::{Error, Master, Topology};
 use forebay_proto::v1::{Tier, Worker, WorkerCounters};
 use forebay_service::data_dir::DataDir;
 use forebay_types::{Address, FileRef, MountId, MountSpec, WorkerId};
+use forebay_ufs::UnderStores;
 use futures::{FutureExt, future::BoxFuture};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -45,6 +46,7 @@ pub(crate) struct Report {
     pub(crate) address: Address,
     pub(crate) data_dir: DataDir,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) under_stores: UnderStores,
 }
 
 #[async_trait::async_trait]
@@ -94,7 +96,7 @@ impl Node for Report {
             return;
         }
         let view = self.engine.sources.view();
-        let mounts = mounted(&view.mounts, &topology.mounts);
+        let mounts = mounted(&view.mounts, &topology.mounts, &self.under_stores);
         let first = view.topology.cluster.is_empty();
         let removed = view.mounts.keys().any(|id| !mounts.contains_key(id));
         self.engine.sources.set_view(View {
@@ -118,16 +120,21 @@ impl Node for Report {
 fn mounted(
     old: &HashMap<MountId, Mounted>,
     table: &[(MountId, MountSpec)],
+    under_stores: &UnderStores,
 ) -> HashMap<MountId, Mounted> {
     let open = |(id, spec): &(MountId, MountSpec)| {
-        let same = |m: &&Mounted| m.spec.uri == spec.uri && m.spec.options == spec.options;
+        let same = |m: &&Mounted| {
+            m.spec.uri == spec.uri
+                && m.spec.options == spec.options
+                && m.spec.credentials == spec.credentials
+        };
         let kept = old
             .get(id)
             .filter(same)
             .filter(|m| m.store.is_ok())
             .map(|m| m.store.clone());
         let store = kept.unwrap_or_else(|| {
-            forebay_ufs::open(&spec.uri, &spec.options).map_err(|error| {
+            under_stores.open(spec).map_err(|error| {
                 let text = format!(
                     "mount {}: {}",
                     spec.path,
@@ -161,18 +168,20 @@ mod tests {
             uri: format!("file://{}/{sub}", dir.path().display()),
             options: std::collections::BTreeMap::default(),
             sync: forebay_types::SyncPolicy::Never,
+            credentials: None,
         };
+        let opened = |old: &_, table: &_| mounted(old, table, &UnderStores::default());
         let store = |m: &HashMap<MountId, Mounted>| m[&MountId(1)].store.clone().unwrap();
-        let first = mounted(&HashMap::new(), &[(MountId(1), spec("a"))]);
-        let again = mounted(&first, &[(MountId(1), spec("a"))]);
+        let first = opened(&HashMap::new(), &[(MountId(1), spec("a"))]);
+        let again = opened(&first, &[(MountId(1), spec("a"))]);
         assert!(Arc::ptr_eq(&store(&first), &store(&again)));
-        let changed = mounted(&again, &[(MountId(1), spec("b"))]);
+        let changed = opened(&again, &[(MountId(1), spec("b"))]);
         assert!(!Arc::ptr_eq(&store(&again), &store(&changed)));
         let bad = MountSpec {
             uri: "nonsense".to_owned(),
             ..spec("a")
         };
-        let broken = mounted(&changed, &[(MountId(1), bad)]);
+        let broken = opened(&changed, &[(MountId(1), bad)]);
         assert!(broken[&MountId(1)].store.is_err());
     }
 }

@@ -37,6 +37,7 @@ impl Tree {
             uri: MountSpec::SCRATCH.to_owned(),
             options: BTreeMap::new(),
             sync: SyncPolicy::Never,
+            credentials: None,
         };
         master.mount(&spec).await?;
         let ask = || {

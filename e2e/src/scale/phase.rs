@@ -86,6 +86,7 @@ pub fn build(tree: Tree, dir: &Path, budget: u64, say: &dyn Fn(u64)) -> anyhow::
             uri: "mem://scale".to_owned(),
             options: [].into(),
             sync: SyncPolicy::Never,
+            credentials: None,
         },
         configured: true,
     })?;

@@ -234,6 +234,7 @@ async fn mount(master: &Master) -> Result<String, Failure> {
         uri: MountSpec::SCRATCH.to_owned(),
         options: BTreeMap::new(),
         sync: SyncPolicy::Never,
+        credentials: None,
     };
     master.mount(&spec).await?;
     Ok(path)

@@ -484,6 +484,7 @@ fn mount(path: &str, uri: &str) -> Change {
             uri: uri.to_owned(),
             options: std::collections::BTreeMap::new(),
             sync: SyncPolicy::Never,
+            credentials: None,
         },
     }
 }

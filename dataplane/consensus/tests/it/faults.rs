@@ -5,6 +5,7 @@ use crate::{
     kv::{Fault, ForgetfulKv},
     machine::Recorder,
     network::NoNetwork,
+    snapshot::until,
 };
 use forebay_consensus::{ProposeError, Raft};
 use forebay_kv::Kv;
@@ -25,17 +26,22 @@ async fn a_full_disk_refuses_changes_until_there_is_space_again() {
     raft.read_barrier().await.unwrap();
     assert!(raft.status().is_leader);
     kv.set_fault(None);
-    let recovered = async {
-        while raft.propose(vec![4].into()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), recovered)
-        .await
-        .unwrap();
+    until_accepted(&raft, 4).await;
     // The one that was being written took effect; the one that came after was refused for good.
     assert_eq!(machine.commands(), [[1], [2], [4]]);
     raft.shutdown().await;
+}
+
+/// Proposes `number` until it is taken.
+async fn until_accepted(raft: &Raft, number: u8) {
+    let accepted = async {
+        while raft.propose(vec![number].into()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), accepted)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,20 +66,13 @@ async fn a_full_disk_of_the_state_refuses_changes_until_there_is_space_again() {
     for number in [2, 3] {
         let refused = raft.propose(vec![number].into()).await;
         assert!(matches!(refused, Err(ProposeError::NoSpace)), "{refused:?}");
-        assert!(raft.status().disk_full);
     }
+    until("the full disk is told", || raft.status().disk_full).await;
     // Reading goes on.
     raft.read_barrier().await.unwrap();
     *machine.full.lock() = false;
-    let recovered = async {
-        while raft.propose(vec![4].into()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), recovered)
-        .await
-        .unwrap();
-    assert!(!raft.status().disk_full);
+    until_accepted(&raft, 4).await;
+    until("the disk has space", || !raft.status().disk_full).await;
     // The one that was being applied took effect; the one that came after was refused for good.
     assert_eq!(machine.commands(), [[1], [2], [4]]);
     *machine.full.lock() = true;

@@ -47,7 +47,7 @@ async fn assert_same(group: &Group, node: u64, leader: u64) {
 }
 
 /// Waits until `done` says so.
-async fn until(what: &str, done: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(2)).await;

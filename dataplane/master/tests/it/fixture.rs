@@ -42,10 +42,12 @@ pub(crate) fn config(dir: &Path, stores: &Stores) -> MasterConfig {
         uri: format!("s3://bucket{path}"),
         options: BTreeMap::new(),
         sync: sync.parse().unwrap(),
+        credentials: None,
     };
     MasterConfig {
         data_dir: dir.join("data"),
         listen: Address::Unix(dir.join("master.sock")),
+        seal_key: None,
         id: 1,
         peers: Vec::new(),
         join: Vec::new(),

@@ -165,6 +165,7 @@ pub(crate) fn spec(path: &str, uri: &str) -> MountSpec {
         uri: uri.to_owned(),
         options: [].into(),
         sync: SyncPolicy::Never,
+        credentials: None,
     }
 }
 

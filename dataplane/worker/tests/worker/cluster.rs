@@ -109,6 +109,7 @@ impl Cluster {
                 uri: format!("file://{}", dir.path().join("remote").display()),
                 options: std::collections::BTreeMap::default(),
                 sync: SyncPolicy::Never,
+                credentials: None,
             },
         ));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,6 +208,7 @@ fn config(dir: &Path, master: &Address) -> WorkerConfig {
         eviction: Eviction::default(),
         high_watermark: 0.95,
         low_watermark: 0.9,
+        seal_key: None,
         memory: ByteSize(64 * MIB),
     }
 }

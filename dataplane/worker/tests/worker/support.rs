@@ -68,6 +68,7 @@ impl Rig {
             uri: "mem:".into(),
             options: std::collections::BTreeMap::default(),
             sync: SyncPolicy::Never,
+            credentials: None,
         };
         let mounts = HashMap::from([(
             MOUNT,
