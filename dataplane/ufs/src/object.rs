@@ -525,7 +525,7 @@ mod tests {
             given.extend(more.map(|(k, v)| (k.to_owned(), v.to_owned())));
             let location = Location::parse(uri).unwrap();
             let options = Options::parse(location.scheme, &given).unwrap();
-            assert_eq!(open(&location, &options).unwrap().base, "p/");
+            assert_eq!(open(&location, &options, None).unwrap().base, "p/");
         }
     }
 }

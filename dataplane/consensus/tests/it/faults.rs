@@ -33,7 +33,7 @@ async fn a_full_disk_refuses_changes_until_there_is_space_again() {
 }
 
 /// Proposes `number` until it is taken.
-async fn until_accepted(raft: &Raft, number: u8) {
+async fn until_accepted(raft: &Raft<u64>, number: u8) {
     let accepted = async {
         while raft.propose(vec![number].into()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
