@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Worker(DaemonArgs),
     /// Run a FUSE host
     Fuse(DaemonArgs),
+    /// Run the FUSE host of a Kubernetes node, which serves the volumes that the CSI driver asks for
+    Node(DaemonArgs),
     /// Run a cluster of separate processes on this machine
     Playground(PlaygroundArgs),
     /// Look into the tree and steer the cache

@@ -1,15 +1,19 @@
-//! One daemon in this process: `forebay master|worker|fuse`. Each prints `ready …` when it serves.
+//! One daemon in this process: `forebay master|worker|fuse|node`. Each prints `ready …` when it serves.
 
 use crate::{
     failure::Failure,
     process::{begin, say_ready},
     signal::StopSignals,
 };
-use forebay_fuse::{FuseHost, config::FuseConfig};
+use forebay_fuse::{
+    FuseHost, NodeHost,
+    config::{FuseConfig, NodeConfig},
+};
 use forebay_master::{Master, config::MasterConfig};
 use forebay_service::{Shutdown, config, http};
 use forebay_worker::{Worker, config::WorkerConfig};
-use std::{path::Path, sync::Arc};
+use prometheus_client::registry::Registry;
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 /// `forebay master --config FILE`.
 pub(crate) async fn master(file: &Path) -> Result<(), Failure> {
@@ -59,12 +63,7 @@ pub(crate) async fn fuse(file: &Path) -> Result<(), Failure> {
     let config: FuseConfig = config::load(Some(file))?;
     let listen = config.http;
     let host = FuseHost::start(config, None, &mut registry, &shutdown).await?;
-    if let Some(listen) = listen {
-        let serving = shutdown.clone();
-        let readiness: http::Readiness =
-            Arc::new(move || serving.has_begun().then(|| "stopping".to_owned()));
-        http::serve(listen, Arc::new(registry), readiness, &shutdown).await?;
-    }
+    serve_http(listen, registry, &shutdown).await?;
     say_ready(&host.mount_point().display().to_string());
     tokio::select! {
         () = stop.wait() => {}
@@ -72,5 +71,34 @@ pub(crate) async fn fuse(file: &Path) -> Result<(), Failure> {
     }
     host.unmount().await?;
     shutdown.finish().await;
+    Ok(())
+}
+
+/// `forebay node --config FILE`.
+pub(crate) async fn node(file: &Path) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    let mut registry = begin();
+    let shutdown = Shutdown::new();
+    let config: NodeConfig = config::load(Some(file))?;
+    let host = NodeHost::start(&config, &mut registry, &shutdown)?;
+    serve_http(config.http, registry, &shutdown).await?;
+    say_ready(&config.socket.display().to_string());
+    stop.wait().await;
+    host.close().await;
+    shutdown.finish().await;
+    Ok(())
+}
+
+/// Serves metrics and health of a FUSE host, where that is wanted.
+async fn serve_http(
+    listen: Option<SocketAddr>,
+    registry: Registry,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let Some(listen) = listen else { return Ok(()) };
+    let serving = shutdown.clone();
+    let readiness: http::Readiness =
+        Arc::new(move || serving.has_begun().then(|| "stopping".to_owned()));
+    http::serve(listen, Arc::new(registry), readiness, shutdown).await?;
     Ok(())
 }

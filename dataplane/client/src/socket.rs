@@ -74,6 +74,25 @@ impl SocketWorker {
             let text = format!("worker at unix:{path}: {error}; is the node's worker running?");
             Error::new(Code::Unavailable, text)
         })?;
+        Ok(SocketWorker::start(path, Some(socket), remote, shutdown))
+    }
+
+    /// The worker that listens at `path`, now or later: until it does, bytes come through `remote`.
+    pub fn expect(
+        path: &Path,
+        remote: Arc<RemoteReader>,
+        shutdown: CancellationToken,
+    ) -> Arc<SocketWorker> {
+        let socket = Socket::connect(path).ok();
+        SocketWorker::start(path, socket, remote, shutdown)
+    }
+
+    fn start(
+        path: &Path,
+        socket: Option<Socket>,
+        remote: Arc<RemoteReader>,
+        shutdown: CancellationToken,
+    ) -> Arc<SocketWorker> {
         let (recalls, taken) = mpsc::channel(RECALLS);
         let worker = Arc::new(SocketWorker {
             path: path.to_owned(),
@@ -83,14 +102,15 @@ impl SocketWorker {
             taken: Mutex::new(Some(taken)),
             runtime: Handle::current(),
         });
-        let serving = worker.clone().run(worker.linked(socket));
+        let socket = socket.map(|socket| worker.linked(socket));
+        let serving = worker.clone().run(socket);
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = serving => {}
             }
         });
-        Ok(worker)
+        worker
     }
 
     fn linked(&self, socket: Socket) -> Arc<Socket> {
@@ -101,19 +121,21 @@ impl SocketWorker {
         socket
     }
 
-    async fn run(self: Arc<Self>, mut socket: Arc<Socket>) {
+    async fn run(self: Arc<Self>, mut socket: Option<Arc<Socket>>) {
         loop {
-            let error = self.receive(&socket).await;
-            tracing::warn!(path = %self.path.display(), %error, "lost the node's worker");
-            self.unlinked().await;
+            if let Some(socket) = socket {
+                let error = self.receive(&socket).await;
+                tracing::warn!(path = %self.path.display(), %error, "lost the node's worker");
+                self.unlinked().await;
+            }
             let mut waits = backoff().without_max_times().build();
             socket = loop {
                 match Socket::connect(&self.path) {
-                    Ok(socket) => break self.linked(socket),
+                    Ok(socket) => break Some(self.linked(socket)),
                     Err(_) => sleep(waits.next().unwrap_or_default()).await,
                 }
             };
-            tracing::info!(path = %self.path.display(), "the node's worker is back");
+            tracing::info!(path = %self.path.display(), "the node's worker is there");
         }
     }
 

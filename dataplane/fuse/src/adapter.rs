@@ -274,7 +274,7 @@ impl Filesystem for Adapter {
         let started = Instant::now();
         match self.fs.snapshot(fh.0) {
             Ok((listing, _)) => {
-                for row in rows(&listing, offset) {
+                for row in rows(&listing, self.fs.top().end(), offset) {
                     let kind = file_type(row.kind);
                     if reply.add(
                         INodeNo(row.ino.0),
@@ -303,7 +303,7 @@ impl Filesystem for Adapter {
         let started = Instant::now();
         match self.fs.snapshot(fh.0) {
             Ok((listing, valid)) => {
-                for row in rows(&listing, offset) {
+                for row in rows(&listing, self.fs.top().end(), offset) {
                     // The kernel takes only the number and the kind of `.` and `..`.
                     let attr = self.stat(row.attr.unwrap_or(&listing.directory));
                     let name = OsStr::from_bytes(row.name);

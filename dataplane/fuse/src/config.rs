@@ -45,3 +45,27 @@ fn yes() -> bool {
 fn memory() -> ByteSize {
     ByteSize(128 << 20)
 }
+
+/// Settings of the FUSE host of a node, which serves the volumes that it is asked for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Unix socket on which it is asked.
+    pub socket: PathBuf,
+    /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// FUSE passthrough where the kernel has it; off for comparison.
+    #[serde(default = "yes")]
+    pub passthrough: bool,
+    /// As [`FuseConfig::keep_cores_awake`].
+    #[serde(default = "yes")]
+    pub keep_cores_awake: bool,
+    /// Memory for metadata caches, listings and read-ahead of all volumes together.
+    #[serde(default = "node_memory")]
+    pub memory: ByteSize,
+}
+
+fn node_memory() -> ByteSize {
+    ByteSize(512 << 20)
+}

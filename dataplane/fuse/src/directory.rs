@@ -28,12 +28,12 @@ pub struct Row<'a> {
 }
 
 /// The rows of a listing from `offset` on: `.`, `..`, then the names. Offsets are positions, and the
-/// snapshot never changes, so they are stable.
-pub fn rows(listing: &Listing, offset: u64) -> impl Iterator<Item = Row<'_>> {
-    let dots = [
-        (listing.directory.ino, &b"."[..]),
-        (listing.parent, &b".."[..]),
-    ];
+/// snapshot never changes, so they are stable. `root` is shown as [`Ino::ROOT`], and as its own parent.
+pub fn rows(listing: &Listing, root: Ino, offset: u64) -> impl Iterator<Item = Row<'_>> {
+    let (dir, parent) = (listing.directory.ino, listing.parent);
+    let outer = |ino| if ino == root { Ino::ROOT } else { ino };
+    let parent = if dir == root { dir } else { parent };
+    let dots = [(outer(dir), &b"."[..]), (outer(parent), &b".."[..])];
     let dots = dots
         .into_iter()
         .map(|(ino, name)| (ino, FileKind::Directory, name, None));
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_listing_can_be_read_in_pieces_of_any_size() {
         let listing = listing();
-        let all: Vec<_> = rows(&listing, 0)
+        let all: Vec<_> = rows(&listing, Ino::ROOT, 0)
             .map(|r| (r.ino.0, r.name.to_vec(), r.next))
             .collect();
         let want = [
@@ -146,10 +146,10 @@ mod tests {
         ];
         assert_eq!(all[..3], want);
         for from in 0..=5 {
-            let rest: Vec<u64> = rows(&listing, from).map(|r| r.next).collect();
+            let rest: Vec<u64> = rows(&listing, Ino::ROOT, from).map(|r| r.next).collect();
             assert_eq!(rest, (from + 1..=4).collect::<Vec<_>>());
         }
-        assert_eq!(rows(&listing, u64::MAX - 1).count(), 0);
+        assert_eq!(rows(&listing, Ino::ROOT, u64::MAX - 1).count(), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Result},
     inode::{Inode, Inodes, Mode},
     metrics::Metrics,
+    top::Top,
 };
 use forebay_client::{Ensured, Leased, Listing, LocalFile, LocalWorker, Namespace, RemoteReader};
 use forebay_types::{Attr, Code, FileRef, Ino, Name, NameError};
@@ -35,12 +36,13 @@ pub struct Sources {
     /// The worker of this node, if there is one.
     pub local: Option<Arc<dyn LocalWorker>>,
     /// Workers of other nodes; used if there is no local one.
-    pub remote: RemoteReader,
+    pub remote: Arc<RemoteReader>,
 }
 
 /// The file system. `B` is what keeps a backing file registered with the kernel.
 pub struct Fs<B> {
     sources: Arc<Sources>,
+    top: Top,
     inodes: Inodes<B>,
     directories: Directories,
     passthrough: AtomicBool,
@@ -58,14 +60,15 @@ pub struct OpenDir {
 }
 
 impl<B: Send + Sync + 'static> Fs<B> {
-    /// The file system over `sources`; `passthrough` as far as the kernel has it.
-    pub fn new(sources: Sources, passthrough: bool, metrics: Metrics) -> Fs<B> {
+    /// The file system over `sources`, as much of it as `top` says; `passthrough` as far as the kernel has it.
+    pub fn new(sources: Sources, top: Top, passthrough: bool, metrics: Metrics) -> Fs<B> {
         let sources = Arc::new(sources);
         let worker = sources.clone();
         let let_go = Box::new(move |inode: Arc<Inode<B>>| worker.let_go(inode));
         Fs {
-            inodes: Inodes::new(IDLE_BACKINGS, let_go),
+            inodes: Inodes::new(IDLE_BACKINGS, metrics.idle.clone(), let_go),
             sources,
+            top,
             directories: Directories::default(),
             passthrough: AtomicBool::new(passthrough),
             metrics,
@@ -87,6 +90,11 @@ impl<B: Send + Sync + 'static> Fs<B> {
         self.sources.local.as_ref()
     }
 
+    /// What of the tree it shows.
+    pub fn top(&self) -> &Top {
+        &self.top
+    }
+
     /// Open inodes.
     pub fn inodes(&self) -> &Inodes<B> {
         &self.inodes
@@ -95,7 +103,15 @@ impl<B: Send + Sync + 'static> Fs<B> {
     /// A name in a directory.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Leased<Option<Attr>>> {
         match Name::new(name.to_vec()) {
-            Ok(name) => Ok(self.sources.namespace.lookup(parent, &name).await?),
+            Ok(name) => {
+                let namespace = &self.sources.namespace;
+                let parent = self.top.inner(namespace, parent).await?;
+                let found = namespace.lookup(parent.value, &name).await?;
+                Ok(Leased {
+                    valid: found.valid.min(parent.valid),
+                    ..found
+                })
+            }
             Err(NameError::TooLong) => Err(Failure::new(
                 Failure::NAME_TOO_LONG,
                 "name is longer than 255 bytes",
@@ -106,11 +122,14 @@ impl<B: Send + Sync + 'static> Fs<B> {
 
     /// Attributes.
     pub async fn getattr(&self, ino: Ino) -> Result<Leased<Attr>> {
-        self.sources
-            .namespace
-            .attr(ino)
-            .await
-            .map_err(|error| self.vanished(ino, error))
+        let namespace = &self.sources.namespace;
+        let inner = self.top.inner(namespace, ino).await?;
+        let attr = namespace.attr(inner.value).await;
+        let attr = attr.map_err(|error| self.vanished(inner.value, error))?;
+        Ok(Leased {
+            value: Attr { ino, ..attr.value },
+            valid: attr.valid.min(inner.valid),
+        })
     }
 
     /// Opens a file for reading. `register` makes a descriptor known to the kernel as a backing file;
@@ -266,12 +285,13 @@ impl<B: Send + Sync + 'static> Fs<B> {
     /// An open file is closed.
     pub fn release(&self, ino: Ino) {
         self.inodes.release(ino);
-        self.metrics.idle.set(self.inodes.idle() as i64);
     }
 
     /// Opens a directory: a snapshot.
     pub async fn opendir(&self, ino: Ino) -> Result<OpenDir> {
-        let listing = self.sources.namespace.read_dir(ino).await;
+        let namespace = &self.sources.namespace;
+        let ino = self.top.inner(namespace, ino).await?.value;
+        let listing = namespace.read_dir(ino).await;
         let listing = listing.map_err(|error| self.vanished(ino, error))?.value;
         let (handle, keep_cache) = self.directories.open(listing);
         Ok(OpenDir { handle, keep_cache })

@@ -7,6 +7,7 @@ use crate::{
     inval::Epoch,
     metrics::Metrics,
     mount, notify,
+    top::Top,
     wake::{self, Wake},
 };
 use anyhow::Context;
@@ -48,15 +49,27 @@ impl FuseHost {
     ) -> anyhow::Result<FuseHost> {
         let mount_point = mount::check(&config.mount_point)?;
         let sources = sources(&config, local, shutdown).await?;
-        let fs = Arc::new(Fs::new(
-            sources,
-            config.passthrough,
-            Metrics::register(registry),
-        ));
-        let waiting = TaskTracker::new();
+        let metrics = Metrics::register(registry);
+        let fs = Fs::new(sources, Top::default(), config.passthrough, metrics);
         let wake = Arc::new(Wake::default());
+        if config.keep_cores_awake {
+            keep_awake(wake.clone(), shutdown);
+        }
+        FuseHost::mount(fs, mount_point, config.allow_other, wake, shutdown).await
+    }
+
+    /// Mounts `fs` at `mount_point`, which [`mount::check`] has approved of, and returns when the mount serves.
+    pub(crate) async fn mount(
+        fs: Fs<BackingId>,
+        mount_point: PathBuf,
+        allow_other: bool,
+        wake: Arc<Wake>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<FuseHost> {
+        let fs = Arc::new(fs);
+        let waiting = TaskTracker::new();
         let adapter = Adapter {
-            wake: wake.clone(),
+            wake,
             fs: fs.clone(),
             runtime: Handle::current(),
             waiting: waiting.clone(),
@@ -65,7 +78,7 @@ impl FuseHost {
                 rustix::process::getegid().as_raw(),
             ),
         };
-        let options = mount::options(config.allow_other);
+        let options = mount::options(allow_other);
         let at = mount_point.clone();
         let session = tokio::task::spawn_blocking(move || Session::new(adapter, &at, &options));
         let session = session.await?.with_context(|| {
@@ -78,9 +91,6 @@ impl FuseHost {
         let epoch = Epoch::new(session.as_fd().try_clone_to_owned()?);
         let notifying = notify::start(&fs, session.notifier(), epoch, ended.clone())?;
         follow_recalls(&fs, shutdown);
-        if config.keep_cores_awake {
-            keep_awake(wake, shutdown);
-        }
         serve(session, ended.clone())?;
         mount::raise_read_ahead(&mount_point);
         Ok(FuseHost {
@@ -100,6 +110,11 @@ impl FuseHost {
     /// The file system.
     pub fn fs(&self) -> &Arc<Fs<BackingId>> {
         &self.fs
+    }
+
+    /// Whether the kernel has ended the session.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Resolves when the kernel has ended the session (somebody unmounted it).
@@ -154,7 +169,7 @@ async fn sources(
         }
         (None, None) => None,
     };
-    let remote = RemoteReader::new(&config.master, memory / 4);
+    let remote = Arc::new(RemoteReader::new(&config.master, memory / 4));
     Ok(Sources {
         namespace,
         local,
@@ -176,7 +191,7 @@ fn follow_recalls(fs: &Arc<Fs<BackingId>>, shutdown: &Shutdown) {
 }
 
 /// Lets no core halt while the mount is busy, where that helps.
-fn keep_awake(wake: Arc<Wake>, shutdown: &Shutdown) {
+pub(crate) fn keep_awake(wake: Arc<Wake>, shutdown: &Shutdown) {
     let Some(device) = wake::device() else {
         return;
     };

@@ -10,6 +10,7 @@
 use forebay_client::LeaseId;
 use forebay_types::{FileRef, Ino};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
@@ -82,9 +83,33 @@ struct Slot<B> {
 struct Table<B> {
     slots: HashMap<Ino, Slot<B>>,
     leases: HashMap<LeaseId, Ino>,
-    /// Idle inodes in the order of their last release.
-    idle: BTreeMap<u64, Ino>,
+    idle: Idle,
     clock: u64,
+}
+
+/// Idle inodes in the order of their last release, counted with those of other mounts.
+struct Idle {
+    order: BTreeMap<u64, Ino>,
+    counted: Gauge,
+}
+
+impl Idle {
+    fn insert(&mut self, at: u64, ino: Ino) {
+        self.order.insert(at, ino);
+        self.counted.inc();
+    }
+
+    fn remove(&mut self, at: u64) {
+        if self.order.remove(&at).is_some() {
+            self.counted.dec();
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.counted.dec_by(self.order.len() as i64);
+    }
 }
 
 /// Called with an inode that is let go, to give its lease back.
@@ -98,12 +123,15 @@ pub struct Inodes<B> {
 }
 
 impl<B> Inodes<B> {
-    /// None yet; at most `most_idle` are kept while not open.
-    pub fn new(most_idle: usize, let_go: LetGo<B>) -> Inodes<B> {
+    /// None yet; at most `most_idle` are kept while not open, and `counted` counts them.
+    pub fn new(most_idle: usize, counted: Gauge, let_go: LetGo<B>) -> Inodes<B> {
         let table = Table {
             slots: HashMap::new(),
             leases: HashMap::new(),
-            idle: BTreeMap::new(),
+            idle: Idle {
+                order: BTreeMap::new(),
+                counted,
+            },
             clock: 0,
         };
         Inodes {
@@ -203,7 +231,7 @@ impl<B> Inodes<B> {
 
     /// Inodes that keep their backing while not open.
     pub fn idle(&self) -> usize {
-        self.table.lock().idle.len()
+        self.table.lock().idle.order.len()
     }
 
     fn begin(&self, ino: Ino) -> Cell<B> {
@@ -216,7 +244,7 @@ impl<B> Inodes<B> {
             recalled: false,
         });
         if slot.opens == 0 {
-            table.idle.remove(&slot.idle);
+            table.idle.remove(slot.idle);
         }
         slot.opens += 1;
         slot.cell.clone()
@@ -231,16 +259,16 @@ impl<B> Table<B> {
         if let Some(slot) = self.slots.get_mut(&ino) {
             slot.idle = self.clock;
         }
-        if self.idle.len() <= most {
+        if self.idle.order.len() <= most {
             return None;
         }
-        let oldest = *self.idle.first_key_value()?.1;
+        let oldest = *self.idle.order.first_key_value()?.1;
         self.remove(oldest)
     }
 
     fn remove(&mut self, ino: Ino) -> Option<Arc<Inode<B>>> {
         let slot = self.slots.remove(&ino)?;
-        self.idle.remove(&slot.idle);
+        self.idle.remove(slot.idle);
         let inode = slot.cell.get()?.clone();
         if let Some(lease) = inode.lease() {
             self.leases.remove(&lease);
@@ -295,7 +323,10 @@ mod tests {
         let gone = Gone::default();
         let log = gone.clone();
         let let_go = move |inode: Arc<Inode<()>>| log.lock().push(inode.file.id.ino.0);
-        (Inodes::new(most_idle, Box::new(let_go)), gone)
+        (
+            Inodes::new(most_idle, Gauge::default(), Box::new(let_go)),
+            gone,
+        )
     }
 
     fn open(inodes: &Inodes<()>, ino: u64, passthrough: bool) -> Arc<Inode<()>> {

@@ -16,7 +16,10 @@ pub mod inode;
 mod inval;
 pub mod metrics;
 pub mod mount;
+pub mod node;
 mod notify;
+pub mod top;
 mod wake;
 
 pub use host::FuseHost;
+pub use node::NodeHost;

@@ -52,8 +52,8 @@ struct ErrnoLabel {
     errno: i32,
 }
 
-/// Counters of the FUSE host; looked up once, so that counting costs no lock of a table.
-#[derive(Debug)]
+/// Counters of the FUSE host; looked up once, so that counting costs no lock of a table. Clones count together.
+#[derive(Clone, Debug)]
 pub struct Metrics {
     latency: Vec<Histogram>,
     errors: Family<ErrnoLabel, Counter>,

@@ -79,14 +79,18 @@ impl Teller {
                 },
             };
             match change {
+                Invalidation::Entry(parent, name) if self.fs.top().leads_through(parent, &name) => {
+                    self.all();
+                }
                 Invalidation::Entry(parent, name) => {
+                    let parent = self.fs.top().outer(parent);
                     let name = OsStr::from_bytes(name.as_bytes());
                     said(self.notifier.inval_entry(INodeNo(parent.0), name));
                     inodes.insert(parent);
                 }
                 Invalidation::Inode(ino) => {
                     self.fs.inodes().forget(ino);
-                    inodes.insert(ino);
+                    inodes.insert(self.fs.top().outer(ino));
                 }
                 Invalidation::All => self.all(),
             }

@@ -14,6 +14,7 @@ use forebay_fuse::{
     fs::{Fs, Sources},
     inode::Mode,
     metrics::Metrics,
+    top::Top,
 };
 use forebay_types::{Code, Ino};
 use futures::FutureExt;
@@ -45,10 +46,10 @@ async fn fixture(passthrough: bool) -> Fixture {
     let sources = Sources {
         namespace,
         local: Some(local.clone() as Arc<dyn LocalWorker>),
-        remote: RemoteReader::new(master.address(), MIB),
+        remote: Arc::new(RemoteReader::new(master.address(), MIB)),
     };
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    let fs = Fs::new(sources, passthrough, metrics);
+    let fs = Fs::new(sources, Top::default(), passthrough, metrics);
     Fixture {
         master,
         local,

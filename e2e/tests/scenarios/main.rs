@@ -14,6 +14,7 @@ mod fleet;
 mod format;
 mod full_disk;
 mod killed;
+mod node;
 mod odd_keys;
 mod overwritten;
 mod playground;

@@ -1,0 +1,288 @@
+//! The FUSE host of a node: volumes that show parts of a tree, entered with credentials of their own.
+
+use crate::world::{BUCKET, World, assert_same, eventually};
+use forebay_client::{Master, channel};
+use forebay_e2e::process::{Forebay, Playground, Running};
+use forebay_proto::v1::{
+    AttachRequest, DetachRequest, Volume, VolumesRequest, fuse_host_client::FuseHostClient,
+};
+use forebay_seal::SealKey;
+use forebay_types::{Address, Code, Credentials, MountSpec, SyncPolicy};
+use rustix::mount::{UnmountFlags, unmount};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Node {
+    world: World,
+    runtime: Runtime,
+    playground: Playground,
+    key: SealKey,
+    master: Master,
+    process: Running,
+    host: FuseHostClient<Channel>,
+}
+
+impl Node {
+    fn start() -> Node {
+        let world = World::new();
+        let dir = world.dir.path();
+        let key = dir.join("key");
+        fs::write(&key, forebay_seal::generate().unwrap()).unwrap();
+        // No credentials in the environment: the mounts bring theirs.
+        let command = Forebay::new("playground")
+            .unwrap()
+            .env("FOREBAY_SEAL_KEY", key.to_str().unwrap())
+            .arg(dir.join("pg"))
+            .args(["--masters", "1", "--workers", "1", "--mounts", "0"]);
+        let playground = Playground::start(command).unwrap();
+        let address = playground.role("master").next().unwrap().address.clone();
+        let runtime = Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let master = Master::new(address.unwrap().parse::<Address>().unwrap());
+        let socket = dir.join("run/host.sock");
+        let config = dir.join("node.toml");
+        let text = format!(
+            "socket = {:?}\nhttp = \"127.0.0.1:0\"\nmemory = \"64MiB\"\n",
+            socket.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut process = Forebay::new("node")
+            .unwrap()
+            .arg("--config")
+            .arg(&config)
+            .spawn()
+            .unwrap();
+        let ready = process.line(PATIENCE).unwrap();
+        assert_eq!(ready, format!("ready {}", socket.display()));
+        let host = FuseHostClient::new(channel::connect(&Address::Unix(socket)));
+        Node {
+            key: SealKey::read(&key).unwrap(),
+            world,
+            runtime,
+            playground,
+            master,
+            process,
+            host,
+        }
+    }
+
+    /// Mounts a prefix of the bucket in the cluster's tree.
+    fn mount(&self, path: &str, prefix: &str, secret: &str) -> Result<(), forebay_client::Error> {
+        let named = [
+            (
+                "AWS_ACCESS_KEY_ID",
+                self.world.credentials.access_key.as_str(),
+            ),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+        ];
+        let named = named.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let options = [
+            ("endpoint", self.world.server.endpoint.as_str()),
+            ("path_style", "true"),
+        ];
+        let spec = MountSpec {
+            path: path.to_owned(),
+            uri: format!("s3://{BUCKET}/{prefix}"),
+            options: options
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            sync: SyncPolicy::Never,
+            credentials: Some(
+                self.key
+                    .seal(path, &Credentials::new(named.into()))
+                    .unwrap(),
+            ),
+        };
+        self.runtime.block_on(self.master.mount(&spec)).map(|_| ())
+    }
+
+    fn mount_well(&self, path: &str, prefix: &str) {
+        let secret = &self.world.credentials.secret_key;
+        self.mount(path, prefix, secret).unwrap();
+    }
+
+    fn unmount(&self, path: &str) {
+        self.runtime.block_on(self.master.unmount(path)).unwrap();
+    }
+
+    fn volume(&self, id: &str, path: &str) -> Volume {
+        let at = self.world.dir.path().join("volumes").join(id);
+        fs::create_dir_all(&at).unwrap();
+        let worker = self.world.dir.path().join("pg/w0.sock");
+        Volume {
+            id: id.to_owned(),
+            masters: self.master.addresses().to_string(),
+            path: path.to_owned(),
+            worker_socket: worker.to_str().unwrap().to_owned(),
+            mount_point: at.to_str().unwrap().to_owned(),
+        }
+    }
+
+    fn attach(&self, volume: &Volume) -> Result<PathBuf, tonic::Status> {
+        let request = AttachRequest {
+            volume: Some(volume.clone()),
+        };
+        self.runtime.block_on(self.host.clone().attach(request))?;
+        Ok(PathBuf::from(&volume.mount_point))
+    }
+
+    fn detach(&self, id: &str) {
+        let request = DetachRequest { id: id.to_owned() };
+        self.runtime
+            .block_on(self.host.clone().detach(request))
+            .unwrap();
+    }
+
+    /// The volumes with what is wrong with them.
+    fn volumes(&self) -> Vec<(String, String)> {
+        let asked = self.host.clone();
+        let answer = self
+            .runtime
+            .block_on(async { asked.clone().volumes(VolumesRequest {}).await });
+        let states = answer.unwrap().into_inner().volumes;
+        states
+            .into_iter()
+            .map(|s| (s.volume.unwrap().id, s.fault))
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.process.kill();
+        for volume in fs::read_dir(self.world.dir.path().join("volumes"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            // Most are unmounted already.
+            let _ = unmount(volume.path(), UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn volumes_show_their_part_of_the_tree_and_nothing_else() {
+    let node = Node::start();
+    let content = node.world.put("x/dir/file", 1, 3 << 20);
+    node.world.put("y/other", 2, 1000);
+    node.mount_well("/team-a/x", "x");
+    node.mount_well("/team-b/y", "y");
+
+    let [x, y] = [node.volume("1", "/team-a/x"), node.volume("2", "/team-b/y")];
+    let (at_x, at_y) = (node.attach(&x).unwrap(), node.attach(&y).unwrap());
+    assert_eq!(
+        (names(&at_x), names(&at_y)),
+        (vec!["dir".to_owned()], vec!["other".to_owned()])
+    );
+    assert_same(&at_x.join("dir/file"), &content);
+    assert_same(&at_x.join("dir/file"), &content);
+    // Asked again it does nothing; with other settings it refuses.
+    node.attach(&x).unwrap();
+    let other = Volume {
+        path: "/team-b/y".to_owned(),
+        ..x.clone()
+    };
+    assert_eq!(
+        node.attach(&other).unwrap_err().code(),
+        tonic::Code::AlreadyExists
+    );
+    let none = node.attach(&node.volume("3", "/team-a/none")).unwrap_err();
+    assert!(
+        none.message().contains("/team-a/none is not mounted"),
+        "{none}"
+    );
+    let well = |id: &str| (id.to_owned(), String::new());
+    assert_eq!(node.volumes(), [well("1"), well("2")]);
+
+    // Somebody else's unmounting is noticed; attaching again mends it.
+    unmount(&at_y, UnmountFlags::empty()).unwrap();
+    eventually("the volume is known to be gone", PATIENCE, || {
+        node.volumes()
+            .contains(&("2".to_owned(), "it was unmounted".to_owned()))
+    });
+    node.attach(&y).unwrap();
+    assert_eq!(names(&at_y), ["other"]);
+
+    node.detach("1");
+    node.detach("1");
+    assert!(names(&at_x).is_empty());
+    assert_eq!(names(&at_y), ["other"]);
+    node.detach("2");
+    assert!(node.volumes().is_empty());
+}
+
+#[test]
+fn what_a_volume_shows_may_be_mounted_anew_while_it_is_read() {
+    let node = Node::start();
+    let old = node.world.put("old/file", 1, 2 << 20);
+    let new = node.world.put("new/file", 2, 1 << 20);
+    node.mount_well("/ns/set", "old");
+    let at = node.attach(&node.volume("1", "/ns/set")).unwrap();
+    assert_same(&at.join("file"), &old);
+    let mut open = fs::File::open(at.join("file")).unwrap();
+
+    node.unmount("/ns/set");
+    eventually("the root is gone", PATIENCE, || fs::read_dir(&at).is_err());
+    assert!(node.volumes()[0].1.contains("not mounted"));
+    node.mount_well("/ns/set", "new");
+    eventually("the new content is shown", PATIENCE, || {
+        fs::metadata(at.join("file")).is_ok_and(|file| file.len() == new.size())
+    });
+    assert_same(&at.join("file"), &new);
+    // What was open stays what it was, as far as it can still be read.
+    let mut bytes = Vec::new();
+    if open.read_to_end(&mut bytes).is_ok() {
+        assert_eq!(bytes, old.bytes(0..old.size()).unwrap());
+    }
+    assert_eq!(node.volumes(), [("1".to_owned(), String::new())]);
+}
+
+#[test]
+fn a_wrong_secret_is_told_and_the_right_one_mends_it() {
+    let node = Node::start();
+    let content = node.world.put("x/file", 1, 100_000);
+    let refused = node.mount("/ns/x", "x", "wrong").unwrap_err();
+    assert_eq!(refused.code, Code::PermissionDenied, "{refused}");
+    assert!(
+        refused.to_string().contains("the secret key does not fit"),
+        "{refused}"
+    );
+    node.mount_well("/ns/x", "x");
+    let at = node.attach(&node.volume("1", "/ns/x")).unwrap();
+    assert_same(&at.join("file"), &content);
+    // What lies on the masters' disk is sealed.
+    let master = node.playground.role("master").next().unwrap();
+    let dir = master.config.parent().unwrap();
+    let secret = node.world.credentials.secret_key.as_bytes();
+    for file in walkdir::WalkDir::new(dir)
+        .into_iter()
+        .flatten()
+        .filter(|f| f.file_type().is_file())
+    {
+        let bytes = fs::read(file.path()).unwrap();
+        let clear = bytes.windows(secret.len()).any(|part| part == secret);
+        assert!(
+            !clear,
+            "{} has the secret in the clear",
+            file.path().display()
+        );
+    }
+}
