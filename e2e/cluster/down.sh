@@ -5,7 +5,7 @@ set -uo pipefail
 mkdir -p "$DIR"; cd "$DIR"
 for f in run/$PFX*.pid; do
   [ -e "$f" ] || continue
-  n=$(basename $f .pid); i=${n#$PFX}; bash node-kill.sh $i
+  n=$(basename $f .pid); i=${n#$PFX}; bash "$K/node-kill.sh" $i
 done
 for n in coredns scheduler kcm apiserver etcd kwok; do
   [ -e run/$n.pid ] || continue

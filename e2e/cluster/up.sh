@@ -5,7 +5,7 @@ set -euo pipefail
 mkdir -p "$DIR"; cd "$DIR"; mkdir -p run conf log nodes
 [ -e run/apiserver.pid ] && { echo "already up? run down.sh first"; exit 1; }
 for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do ln -sf kubeall $BIN/$c; done
-bash certs.sh; bash images.sh; say "certificates, images"
+bash "$K/certs.sh"; bash "$K/images.sh"; say "certificates, images"
 
 start() { # name command...
   local n=$1; shift
