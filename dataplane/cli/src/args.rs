@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Fuse(DaemonArgs),
     /// Run the FUSE host of a Kubernetes node, which serves the volumes that the CSI driver asks for
     Node(DaemonArgs),
+    /// Hold the mounts of a Kubernetes node while its FUSE host is replaced
+    Keeper(DaemonArgs),
     /// Run a cluster of separate processes on this machine
     Playground(PlaygroundArgs),
     /// Look into the tree and steer the cache

@@ -1,4 +1,4 @@
-//! One daemon in this process: `forebay master|worker|fuse|node`. Each prints `ready …` when it serves.
+//! One daemon in this process: `forebay master|worker|fuse|node|keeper`. Each prints `ready …` when it serves.
 
 use crate::{
     failure::Failure,
@@ -8,6 +8,7 @@ use crate::{
 use forebay_fuse::{
     FuseHost, NodeHost,
     config::{FuseConfig, NodeConfig},
+    keeper::{self, KeeperConfig},
 };
 use forebay_master::{Master, config::MasterConfig};
 use forebay_service::{Shutdown, config, http};
@@ -80,11 +81,26 @@ pub(crate) async fn node(file: &Path) -> Result<(), Failure> {
     let mut registry = begin();
     let shutdown = Shutdown::new();
     let config: NodeConfig = config::load(Some(file))?;
-    let host = NodeHost::start(&config, &mut registry, &shutdown)?;
+    let host = NodeHost::start(&config, &mut registry, &shutdown).await?;
     serve_http(config.http, registry, &shutdown).await?;
     say_ready(&config.socket.display().to_string());
     stop.wait().await;
     host.close().await;
+    shutdown.finish().await;
+    Ok(())
+}
+
+/// `forebay keeper --config FILE`.
+pub(crate) async fn keeper(file: &Path) -> Result<(), Failure> {
+    let mut stop = StopSignals::install()?;
+    begin();
+    let shutdown = Shutdown::new();
+    let config: KeeperConfig = config::load(Some(file))?;
+    let socket = config.socket.display();
+    keeper::start(&config, &shutdown)
+        .map_err(|error| Failure::run(format!("cannot listen on {socket}: {error}")))?;
+    say_ready(&socket.to_string());
+    stop.wait().await;
     shutdown.finish().await;
     Ok(())
 }

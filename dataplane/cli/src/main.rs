@@ -93,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Worker(args) => daemon::worker(&args.config).await,
             Command::Fuse(args) => daemon::fuse(&args.config).await,
             Command::Node(args) => daemon::node(&args.config).await,
+            Command::Keeper(args) => daemon::keeper(&args.config).await,
             Command::Playground(args) => playground::run(args).await,
             Command::Fs(args) => fs::run(args).await,
             Command::Report(args) => report::run(args).await,

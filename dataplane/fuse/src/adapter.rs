@@ -3,15 +3,22 @@
 //! A request's future is polled once on the thread that read the request. What is cached is answered
 //! there and then, without a hand-over; what has to wait goes to the runtime and is answered later.
 
-use crate::{directory::rows, failure::Failure, fs::Fs, inode::Mode, metrics::Op, wake::Wake};
+use crate::{
+    backing::{Backing, Device},
+    directory::rows,
+    failure::Failure,
+    fs::Fs,
+    inode::Mode,
+    metrics::Op,
+    wake::Wake,
+};
 use forebay_client::Leased;
 use forebay_types::{Attr, FileKind, Ino};
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::{
     ffi::OsStr,
@@ -19,7 +26,10 @@ use std::{
     io,
     os::unix::ffi::OsStrExt,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
@@ -39,7 +49,10 @@ const TOTAL: u64 = 1 << 50;
 
 /// The file system as fuser wants it.
 pub(crate) struct Adapter {
-    pub(crate) fs: Arc<Fs<BackingId>>,
+    pub(crate) fs: Arc<Fs<Backing>>,
+    pub(crate) device: Device,
+    /// What the kernel can do, by its first message.
+    pub(crate) capabilities: Arc<AtomicU64>,
     pub(crate) runtime: Handle,
     /// Requests that wait for something.
     pub(crate) waiting: TaskTracker,
@@ -70,10 +83,6 @@ impl Adapter {
                 );
             }
         }
-    }
-
-    fn stat(&self, attr: &Attr) -> FileAttr {
-        stat(attr, self.owner)
     }
 }
 
@@ -118,7 +127,7 @@ fn file_type(kind: FileKind) -> FileType {
 }
 
 /// Counts a failure and gives its errno.
-fn errno(fs: &Fs<BackingId>, op: Op, failure: &Failure) -> Errno {
+fn errno(fs: &Fs<Backing>, op: Op, failure: &Failure) -> Errno {
     fs.metrics.failed(failure.errno);
     let errno = Errno::from_i32(failure.errno);
     if errno == Errno::EIO {
@@ -131,6 +140,8 @@ fn errno(fs: &Fs<BackingId>, op: Op, failure: &Failure) -> Errno {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let capabilities = config.capabilities().bits();
+        self.capabilities.store(capabilities, Ordering::Relaxed);
         for wanted in [
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -192,13 +203,15 @@ impl Filesystem for Adapter {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
-        let fs = self.fs.clone();
+        let (fs, device) = (self.fs.clone(), self.device.clone());
         self.serve(Op::Open, async move {
-            let opened = fs.open(Ino(ino.0), |file| reply.open_backing(file)).await;
+            let opened = fs
+                .open(Ino(ino.0), |file| Backing::open(&device, file))
+                .await;
             match opened {
                 Ok(inode) => match &inode.mode {
                     Mode::Passthrough { backing, .. } => {
-                        reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, backing);
+                        backing.answer(reply, FopenFlags::FOPEN_NOFLUSH);
                     }
                     // The content of an inode never changes: what the page cache has stays right.
                     Mode::Cached { .. } | Mode::Streamed => reply.opened(
@@ -266,57 +279,55 @@ impl Filesystem for Adapter {
     fn readdir(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let started = Instant::now();
-        match self.fs.snapshot(fh.0) {
-            Ok((listing, _)) => {
-                for row in rows(&listing, self.fs.top().end(), offset) {
-                    let kind = file_type(row.kind);
-                    if reply.add(
-                        INodeNo(row.ino.0),
-                        row.next,
-                        kind,
-                        OsStr::from_bytes(row.name),
-                    ) {
-                        break;
+        let fs = self.fs.clone();
+        self.serve(Op::ReadDir, async move {
+            match fs.snapshot(Ino(ino.0), fh.0).await {
+                Ok((listing, _)) => {
+                    for row in rows(&listing, fs.top().end(), offset) {
+                        let kind = file_type(row.kind);
+                        let name = OsStr::from_bytes(row.name);
+                        if reply.add(INodeNo(row.ino.0), row.next, kind, name) {
+                            break;
+                        }
                     }
+                    reply.ok();
                 }
-                reply.ok();
+                Err(failure) => reply.error(errno(&fs, Op::ReadDir, &failure)),
             }
-            Err(failure) => reply.error(errno(&self.fs, Op::ReadDir, &failure)),
-        }
-        self.fs.metrics.answered(Op::ReadDir, started.elapsed());
+        });
     }
 
     fn readdirplus(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let started = Instant::now();
-        match self.fs.snapshot(fh.0) {
-            Ok((listing, valid)) => {
-                for row in rows(&listing, self.fs.top().end(), offset) {
-                    // The kernel takes only the number and the kind of `.` and `..`.
-                    let attr = self.stat(row.attr.unwrap_or(&listing.directory));
-                    let name = OsStr::from_bytes(row.name);
-                    let ino = INodeNo(row.ino.0);
-                    if reply.add(ino, row.next, name, &valid, &attr, GENERATION) {
-                        break;
+        let (fs, owner) = (self.fs.clone(), self.owner);
+        self.serve(Op::ReadDir, async move {
+            match fs.snapshot(Ino(ino.0), fh.0).await {
+                Ok((listing, valid)) => {
+                    for row in rows(&listing, fs.top().end(), offset) {
+                        // The kernel takes only the number and the kind of `.` and `..`.
+                        let attr = stat(row.attr.unwrap_or(&listing.directory), owner);
+                        let name = OsStr::from_bytes(row.name);
+                        let ino = INodeNo(row.ino.0);
+                        if reply.add(ino, row.next, name, &valid, &attr, GENERATION) {
+                            break;
+                        }
                     }
+                    reply.ok();
                 }
-                reply.ok();
+                Err(failure) => reply.error(errno(&fs, Op::ReadDir, &failure)),
             }
-            Err(failure) => reply.error(errno(&self.fs, Op::ReadDir, &failure)),
-        }
-        self.fs.metrics.answered(Op::ReadDir, started.elapsed());
+        });
     }
 
     fn releasedir(

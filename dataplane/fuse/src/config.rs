@@ -52,6 +52,9 @@ fn memory() -> ByteSize {
 pub struct NodeConfig {
     /// Unix socket on which it is asked.
     pub socket: PathBuf,
+    /// Unix socket of the keeper, which makes mounts outlive this process; absent: they end with it.
+    #[serde(default)]
+    pub keeper: Option<PathBuf>,
     /// Where `/metrics`, `/healthz`, `/readyz` are served; absent: nowhere.
     #[serde(default)]
     pub http: Option<SocketAddr>,

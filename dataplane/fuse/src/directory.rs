@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Weak},
 };
 
@@ -59,7 +60,6 @@ pub struct Directories {
     handed_out: Cache<Ino, Weak<Listing>>,
 }
 
-#[derive(Default)]
 struct Open {
     last: u64,
     snapshots: HashMap<u64, Arc<Listing>>,
@@ -68,7 +68,11 @@ struct Open {
 impl Default for Directories {
     fn default() -> Directories {
         Directories {
-            open: Mutex::default(),
+            open: Mutex::new(Open {
+                // Handles of a predecessor, which the kernel may still hold, are others.
+                last: RandomState::new().hash_one(0) >> 1,
+                snapshots: HashMap::new(),
+            }),
             handed_out: Cache::new(REMEMBERED),
         }
     }
@@ -97,6 +101,11 @@ impl Directories {
     /// The snapshot of a handle.
     pub fn get(&self, handle: u64) -> Option<Arc<Listing>> {
         self.open.lock().snapshots.get(&handle).cloned()
+    }
+
+    /// A handle of a predecessor has this snapshot now.
+    pub fn resume(&self, handle: u64, listing: Arc<Listing>) {
+        self.open.lock().snapshots.insert(handle, listing);
     }
 
     /// Closes a handle.

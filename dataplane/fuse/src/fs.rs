@@ -5,7 +5,7 @@ use crate::{
     buffer::{Buffer, Data},
     directory::Directories,
     failure::{Failure, Result},
-    inode::{Inode, Inodes, Mode},
+    inode::{Backed, Inherited, Inode, Inodes, Mode},
     metrics::Metrics,
     top::Top,
 };
@@ -59,7 +59,7 @@ pub struct OpenDir {
     pub keep_cache: bool,
 }
 
-impl<B: Send + Sync + 'static> Fs<B> {
+impl<B: Backed> Fs<B> {
     /// The file system over `sources`, as much of it as `top` says; `passthrough` as far as the kernel has it.
     pub fn new(sources: Sources, top: Top, passthrough: bool, metrics: Metrics) -> Fs<B> {
         let sources = Arc::new(sources);
@@ -139,7 +139,8 @@ impl<B: Send + Sync + 'static> Fs<B> {
         ino: Ino,
         register: impl FnOnce(&File) -> io::Result<B>,
     ) -> Result<Arc<Inode<B>>> {
-        let inode = self.inodes.open(ino, || self.decide(ino, register)).await?;
+        let decide = |inherited| self.decide(ino, register, inherited);
+        let inode = self.inodes.open(ino, decide).await?;
         if inode.stale.load(Ordering::Relaxed) {
             // Somebody still has it open. The kernel looks the path up again.
             self.inodes.release(ino);
@@ -157,9 +158,14 @@ impl<B: Send + Sync + 'static> Fs<B> {
         &self,
         ino: Ino,
         register: impl FnOnce(&File) -> io::Result<B>,
+        inherited: Option<Inherited<B>>,
     ) -> Result<Inode<B>> {
         let file = self.sources.namespace.file_ref(ino).await;
         let file = file.map_err(|error| self.vanished(ino, error))?;
+        if let Some(Inherited::Passthrough(backing)) = inherited {
+            let lease = None;
+            return Ok(Inode::new(file, Mode::Passthrough { backing, lease }));
+        }
         let streamed = |file| Ok(Inode::new(file, Mode::Streamed));
         let Some(local) = &self.sources.local else {
             return streamed(file);
@@ -180,9 +186,10 @@ impl<B: Send + Sync + 'static> Fs<B> {
                 return streamed(file);
             }
         };
-        if whole && self.passthrough.load(Ordering::Relaxed) {
+        if whole && inherited.is_none() && self.passthrough.load(Ordering::Relaxed) {
             match register(&descriptor) {
                 Ok(backing) => {
+                    let lease = Some(lease);
                     return Ok(Inode::new(file, Mode::Passthrough { backing, lease }));
                 }
                 Err(error) => self.refused(&error),
@@ -206,12 +213,10 @@ impl<B: Send + Sync + 'static> Fs<B> {
 
     /// Reads from an open file; cut at the end of the file.
     pub async fn read(&self, ino: Ino, range: Range<u64>) -> Result<Data> {
-        let inode = self.inodes.get(ino).ok_or_else(|| {
-            Failure::of(
-                Code::InvalidArgument,
-                format!("read of inode {ino}, which is not open"),
-            )
-        })?;
+        let inode = match self.inodes.get(ino) {
+            Some(inode) => inode,
+            None => self.resume(ino).await?,
+        };
         let range = range.start..range.end.min(inode.file.size());
         if range.is_empty() {
             return Ok(Data::Shared(bytes::Bytes::new()));
@@ -219,6 +224,18 @@ impl<B: Send + Sync + 'static> Fs<B> {
         let data = self.read_from(&inode, range).await?;
         self.metrics.bytes_read.inc_by(data.len() as u64);
         Ok(data)
+    }
+
+    /// An inode that a predecessor of this process opened.
+    async fn resume(&self, ino: Ino) -> Result<Arc<Inode<B>>> {
+        let never = |_: &File| Err(io::ErrorKind::Unsupported.into());
+        let decide = |inherited| self.decide(ino, never, inherited);
+        self.inodes.resume(ino, decide).await?.ok_or_else(|| {
+            Failure::of(
+                Code::InvalidArgument,
+                format!("read of inode {ino}, which is not open"),
+            )
+        })
     }
 
     async fn read_from(&self, inode: &Inode<B>, range: Range<u64>) -> Result<Data> {
@@ -289,25 +306,30 @@ impl<B: Send + Sync + 'static> Fs<B> {
 
     /// Opens a directory: a snapshot.
     pub async fn opendir(&self, ino: Ino) -> Result<OpenDir> {
-        let namespace = &self.sources.namespace;
-        let ino = self.top.inner(namespace, ino).await?.value;
-        let listing = namespace.read_dir(ino).await;
-        let listing = listing.map_err(|error| self.vanished(ino, error))?.value;
+        let listing = self.listing(ino).await?;
         let (handle, keep_cache) = self.directories.open(listing);
         Ok(OpenDir { handle, keep_cache })
     }
 
     /// The snapshot of an open directory, and how long the kernel may keep what is in it: no longer
-    /// than nothing of it has changed.
-    pub fn snapshot(&self, handle: u64) -> Result<(Arc<Listing>, Duration)> {
-        let listing = self.directories.get(handle).ok_or_else(|| {
-            Failure::of(
-                Code::InvalidArgument,
-                format!("directory handle {handle} is not open"),
-            )
-        })?;
+    /// than nothing of it has changed. Ready at the first poll, but if a predecessor of this process opened it.
+    pub async fn snapshot(&self, ino: Ino, handle: u64) -> Result<(Arc<Listing>, Duration)> {
+        let listing = if let Some(listing) = self.directories.get(handle) {
+            listing
+        } else {
+            let listing = self.listing(ino).await?;
+            self.directories.resume(handle, listing.clone());
+            listing
+        };
         let valid = self.sources.namespace.lease_of(&listing);
         Ok((listing, valid))
+    }
+
+    async fn listing(&self, ino: Ino) -> Result<Arc<Listing>> {
+        let namespace = &self.sources.namespace;
+        let ino = self.top.inner(namespace, ino).await?.value;
+        let listing = namespace.read_dir(ino).await;
+        Ok(listing.map_err(|error| self.vanished(ino, error))?.value)
     }
 
     /// Closes a directory.
@@ -328,10 +350,7 @@ impl Sources {
     /// Gives the lease of an inode back once nothing refers to its backing.
     fn let_go<B>(&self, inode: Arc<Inode<B>>) {
         self.remote.forget(&inode.file);
-        let lease = match &inode.mode {
-            Mode::Passthrough { lease, .. } | Mode::Cached { lease, .. } => Some(*lease),
-            Mode::Streamed => None,
-        };
+        let lease = inode.lease();
         // The backing goes first, with the last reference: a read under way may still hold one, and
         // it reads from a descriptor of its own.
         drop(inode);

@@ -2,23 +2,29 @@
 
 use crate::{
     adapter::Adapter,
+    backing::{Backing, Device},
     config::FuseConfig,
     fs::{Fs, Sources},
     inval::Epoch,
     metrics::Metrics,
-    mount, notify,
+    mount, notify, takeover,
     top::Top,
     wake::{self, Wake},
 };
 use anyhow::Context;
 use forebay_client::{LocalWorker, Master, Namespace, RemoteReader, SocketWorker};
 use forebay_service::Shutdown;
-use fuser::{BackingId, Session};
+use fuser::{Config, Session, SessionACL};
 use prometheus_client::registry::Registry;
 use std::{
+    fs::File,
+    io,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -32,8 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A mounted file system.
 pub struct FuseHost {
     mount_point: PathBuf,
-    fs: Arc<Fs<BackingId>>,
+    fs: Arc<Fs<Backing>>,
     waiting: TaskTracker,
+    capabilities: u64,
     /// The kernel has ended the session.
     ended: CancellationToken,
     notifying: thread::JoinHandle<()>,
@@ -55,21 +62,27 @@ impl FuseHost {
         if config.keep_cores_awake {
             keep_awake(wake.clone(), shutdown);
         }
-        FuseHost::mount(fs, mount_point, config.allow_other, wake, shutdown).await
+        let options = mount::options(config.allow_other);
+        let link = Link::Mount(options);
+        FuseHost::serve(fs, mount_point, link, Device::default(), wake, shutdown).await
     }
 
-    /// Mounts `fs` at `mount_point`, which [`mount::check`] has approved of, and returns when the mount serves.
-    pub(crate) async fn mount(
-        fs: Fs<BackingId>,
+    /// Serves `fs` at `mount_point`; returns when it does. `device` becomes the session's.
+    pub(crate) async fn serve(
+        fs: Fs<Backing>,
         mount_point: PathBuf,
-        allow_other: bool,
+        link: Link,
+        device: Device,
         wake: Arc<Wake>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<FuseHost> {
         let fs = Arc::new(fs);
         let waiting = TaskTracker::new();
+        let capabilities = Arc::new(AtomicU64::new(0));
         let adapter = Adapter {
             wake,
+            device: device.clone(),
+            capabilities: capabilities.clone(),
             fs: fs.clone(),
             runtime: Handle::current(),
             waiting: waiting.clone(),
@@ -78,9 +91,9 @@ impl FuseHost {
                 rustix::process::getegid().as_raw(),
             ),
         };
-        let options = mount::options(allow_other);
+        let inherited = matches!(link, Link::Inherited(..));
         let at = mount_point.clone();
-        let session = tokio::task::spawn_blocking(move || Session::new(adapter, &at, &options));
+        let session = tokio::task::spawn_blocking(move || link.session(adapter, &at));
         let session = session.await?.with_context(|| {
             format!(
                 "cannot mount at {}: root or fusermount3 is needed",
@@ -89,17 +102,29 @@ impl FuseHost {
         })?;
         let ended = CancellationToken::new();
         let epoch = Epoch::new(session.as_fd().try_clone_to_owned()?);
-        let notifying = notify::start(&fs, session.notifier(), epoch, ended.clone())?;
+        let own = epoch.device()?;
+        let own = device.get_or_init(|| own);
+        if inherited {
+            takeover::resend(own)
+                .context("the kernel does not send requests again (Linux 6.9 does)")?;
+        }
+        let notifying = notify::start(&fs, session.notifier(), epoch, inherited, ended.clone())?;
         follow_recalls(&fs, shutdown);
-        serve(session, ended.clone())?;
+        run(session, ended.clone())?;
         mount::raise_read_ahead(&mount_point);
         Ok(FuseHost {
             mount_point,
             fs,
             waiting,
+            capabilities: capabilities.load(Ordering::Relaxed),
             ended,
             notifying,
         })
+    }
+
+    /// What the kernel said that it can do.
+    pub(crate) fn capabilities(&self) -> u64 {
+        self.capabilities
     }
 
     /// Where it is mounted.
@@ -108,7 +133,7 @@ impl FuseHost {
     }
 
     /// The file system.
-    pub fn fs(&self) -> &Arc<Fs<BackingId>> {
+    pub fn fs(&self) -> &Arc<Fs<Backing>> {
         &self.fs
     }
 
@@ -178,7 +203,7 @@ async fn sources(
 }
 
 /// Gives back the leases that the worker asks for.
-fn follow_recalls(fs: &Arc<Fs<BackingId>>, shutdown: &Shutdown) {
+fn follow_recalls(fs: &Arc<Fs<Backing>>, shutdown: &Shutdown) {
     let Some(mut recalls) = fs.local().and_then(|local| local.take_recalls()) else {
         return;
     };
@@ -198,8 +223,33 @@ pub(crate) fn keep_awake(wake: Arc<Wake>, shutdown: &Shutdown) {
     shutdown.spawn(async move { wake.run(&device).await });
 }
 
+/// How the session comes to its device.
+pub(crate) enum Link {
+    /// It mounts.
+    Mount(Config),
+    /// It is mounted, and nobody has served it.
+    Fresh(File),
+    /// A predecessor served it, to which the kernel said that it can do this.
+    Inherited(File, u64),
+}
+
+impl Link {
+    fn session(self, adapter: Adapter, at: &Path) -> io::Result<Session<Adapter>> {
+        let config = mount::options(true);
+        match self {
+            Link::Mount(options) => Session::new(adapter, at, &options),
+            Link::Fresh(device) => {
+                Session::from_fd(adapter, device.into(), SessionACL::All, config)
+            }
+            Link::Inherited(device, capabilities) => {
+                takeover::session(adapter, &device, capabilities, SessionACL::All, config)
+            }
+        }
+    }
+}
+
 /// Serves on threads of its own until the kernel ends the session.
-fn serve(session: Session<Adapter>, ended: CancellationToken) -> anyhow::Result<()> {
+fn run(session: Session<Adapter>, ended: CancellationToken) -> anyhow::Result<()> {
     thread::Builder::new()
         .name("fuse-session".to_owned())
         .spawn(move || {

@@ -7,6 +7,7 @@
 //! An inode in passthrough mode keeps its backing id and its lease after the last release, in a bounded
 //! list, least recently used out first: opening it again asks nobody.
 
+use crate::ledger::{Kind, Ledger, Row};
 use forebay_client::LeaseId;
 use forebay_types::{FileRef, Ino};
 use parking_lot::Mutex;
@@ -26,8 +27,8 @@ pub enum Mode<B> {
     Passthrough {
         /// The kernel's reference to the backing file.
         backing: B,
-        /// Keeps the file from eviction.
-        lease: LeaseId,
+        /// Keeps the file from eviction. None if a predecessor opened it: the backing keeps the bytes.
+        lease: Option<LeaseId>,
     },
     /// Through us, from the descriptor, after the worker has made sure of the range.
     Cached {
@@ -61,10 +62,36 @@ impl<B> Inode<B> {
         }
     }
 
-    fn lease(&self) -> Option<LeaseId> {
+    /// What it holds of the worker.
+    pub(crate) fn lease(&self) -> Option<LeaseId> {
         match &self.mode {
-            Mode::Passthrough { lease, .. } | Mode::Cached { lease, .. } => Some(*lease),
+            Mode::Passthrough { lease, .. } => *lease,
+            Mode::Cached { lease, .. } => Some(*lease),
             Mode::Streamed => None,
+        }
+    }
+}
+
+/// What keeps a backing file registered with the kernel.
+pub trait Backed: Clone + Send + Sync + 'static {
+    /// The number by which the kernel knows it.
+    fn number(&self) -> u32;
+}
+
+/// How the kernel reads an inode that a predecessor of this process opened.
+#[derive(Clone, Debug)]
+pub enum Inherited<B> {
+    /// From this backing file.
+    Passthrough(B),
+    /// Through us.
+    Cached,
+}
+
+impl<B: Backed> Inherited<B> {
+    fn kind(&self) -> Kind {
+        match self {
+            Inherited::Passthrough(backing) => Kind::Passthrough(backing.number()),
+            Inherited::Cached => Kind::Cached,
         }
     }
 }
@@ -74,6 +101,10 @@ type Cell<B> = Arc<OnceCell<Arc<Inode<B>>>>;
 struct Slot<B> {
     cell: Cell<B>,
     opens: u64,
+    /// Only until the cell is filled.
+    inherited: Option<Inherited<B>>,
+    /// Its row in the ledger.
+    row: Option<u64>,
     /// Place in the list of the idle; only while `opens` is 0.
     idle: u64,
     /// The worker wants the lease back: let go at the last release.
@@ -85,6 +116,7 @@ struct Table<B> {
     leases: HashMap<LeaseId, Ino>,
     idle: Idle,
     clock: u64,
+    ledger: Option<Ledger>,
 }
 
 /// Idle inodes in the order of their last release, counted with those of other mounts.
@@ -122,7 +154,7 @@ pub struct Inodes<B> {
     let_go: LetGo<B>,
 }
 
-impl<B> Inodes<B> {
+impl<B: Backed> Inodes<B> {
     /// None yet; at most `most_idle` are kept while not open, and `counted` counts them.
     pub fn new(most_idle: usize, counted: Gauge, let_go: LetGo<B>) -> Inodes<B> {
         let table = Table {
@@ -133,6 +165,7 @@ impl<B> Inodes<B> {
                 counted,
             },
             clock: 0,
+            ledger: None,
         };
         Inodes {
             table: Mutex::new(table),
@@ -141,29 +174,86 @@ impl<B> Inodes<B> {
         }
     }
 
-    /// Counts an open of `ino` and returns its state, decided by `decide` if this is the first one.
-    /// An open that fails or is given up is not counted.
-    pub async fn open<E, F>(&self, ino: Ino, decide: impl FnOnce() -> F) -> Result<Arc<Inode<B>>, E>
+    /// Notes from now on in `ledger` what a successor must know. `rows` is what a predecessor has noted, and `adopt` makes
+    /// its backing files ours; those that nobody has open are let go.
+    pub fn keep(&self, ledger: Ledger, rows: Vec<Row>, adopt: impl Fn(u32) -> B) {
+        let mut table = self.table.lock();
+        table.ledger = Some(ledger);
+        for row in rows {
+            let inherited = match row.kind {
+                Kind::Passthrough(number) => Inherited::Passthrough(adopt(number)),
+                Kind::Cached => Inherited::Cached,
+            };
+            if row.opens > 0 {
+                let slot = Slot {
+                    opens: row.opens.into(),
+                    inherited: Some(inherited),
+                    ..Slot::new()
+                };
+                table.slots.insert(row.ino, slot);
+                table.note(row.ino);
+            }
+        }
+    }
+
+    /// Counts an open of `ino` and returns its state, decided by `decide` if this is the first one: as it
+    /// likes, or as a predecessor has decided. An open that fails or is given up is not counted.
+    pub async fn open<E, F>(
+        &self,
+        ino: Ino,
+        decide: impl FnOnce(Option<Inherited<B>>) -> F,
+    ) -> Result<Arc<Inode<B>>, E>
     where
         F: Future<Output = Result<Inode<B>, E>>,
     {
-        let cell = self.begin(ino);
+        let (cell, inherited) = self.begin(ino);
         let opening = Opening { inodes: self, ino };
-        let inode = match cell.get() {
-            Some(inode) => inode,
-            None => {
-                cell.get_or_try_init(|| async {
-                    let inode = Arc::new(decide().await?);
-                    if let Some(lease) = inode.lease() {
-                        self.table.lock().leases.insert(lease, ino);
-                    }
-                    Ok(inode)
-                })
-                .await?
-            }
-        };
+        let inode = self.decided(ino, &cell, || decide(inherited)).await?;
         std::mem::forget(opening);
-        Ok(inode.clone())
+        self.table.lock().note(ino);
+        Ok(inode)
+    }
+
+    /// The state of an inode that a predecessor opened; `None` if none did.
+    pub async fn resume<E, F>(
+        &self,
+        ino: Ino,
+        decide: impl FnOnce(Option<Inherited<B>>) -> F,
+    ) -> Result<Option<Arc<Inode<B>>>, E>
+    where
+        F: Future<Output = Result<Inode<B>, E>>,
+    {
+        let Some((cell, inherited)) = self.table.lock().slots.get(&ino).map(Slot::known) else {
+            return Ok(None);
+        };
+        if cell.get().is_none() && inherited.is_none() {
+            return Ok(None);
+        }
+        self.decided(ino, &cell, || decide(inherited))
+            .await
+            .map(Some)
+    }
+
+    async fn decided<E, F>(
+        &self,
+        ino: Ino,
+        cell: &Cell<B>,
+        decide: impl FnOnce() -> F,
+    ) -> Result<Arc<Inode<B>>, E>
+    where
+        F: Future<Output = Result<Inode<B>, E>>,
+    {
+        if let Some(inode) = cell.get() {
+            return Ok(inode.clone());
+        }
+        let inode = cell.get_or_try_init(|| async {
+            let inode = Arc::new(decide().await?);
+            if let Some(lease) = inode.lease() {
+                self.table.lock().leases.insert(lease, ino);
+            }
+            Ok(inode)
+        });
+        Ok(inode.await?.clone())
     }
 
     /// The state of an open inode.
@@ -180,6 +270,7 @@ impl<B> Inodes<B> {
             };
             slot.opens = slot.opens.saturating_sub(1);
             if slot.opens > 0 {
+                table.note(ino);
                 return;
             }
             let passthrough = slot
@@ -234,24 +325,57 @@ impl<B> Inodes<B> {
         self.table.lock().idle.order.len()
     }
 
-    fn begin(&self, ino: Ino) -> Cell<B> {
+    fn begin(&self, ino: Ino) -> (Cell<B>, Option<Inherited<B>>) {
         let mut table = self.table.lock();
         let table = &mut *table;
-        let slot = table.slots.entry(ino).or_insert_with(|| Slot {
-            cell: Cell::default(),
-            opens: 0,
-            idle: 0,
-            recalled: false,
-        });
+        let slot = table.slots.entry(ino).or_insert_with(Slot::new);
         if slot.opens == 0 {
             table.idle.remove(slot.idle);
         }
         slot.opens += 1;
-        slot.cell.clone()
+        slot.known()
     }
 }
 
-impl<B> Table<B> {
+impl<B: Backed> Slot<B> {
+    fn new() -> Slot<B> {
+        Slot {
+            cell: Cell::default(),
+            opens: 0,
+            inherited: None,
+            row: None,
+            idle: 0,
+            recalled: false,
+        }
+    }
+
+    fn known(&self) -> (Cell<B>, Option<Inherited<B>>) {
+        (self.cell.clone(), self.inherited.clone())
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        match self.cell.get() {
+            None => self.inherited.as_ref().map(Inherited::kind),
+            Some(inode) => Some(match &inode.mode {
+                Mode::Passthrough { backing, .. } => Kind::Passthrough(backing.number()),
+                Mode::Cached { .. } | Mode::Streamed => Kind::Cached,
+            }),
+        }
+    }
+}
+
+impl<B: Backed> Table<B> {
+    /// Writes down what a successor must know of an inode.
+    fn note(&mut self, ino: Ino) {
+        let (Some(ledger), Some(slot)) = (&mut self.ledger, self.slots.get_mut(&ino)) else {
+            return;
+        };
+        if let Some(kind) = slot.kind() {
+            let opens = slot.opens.try_into().unwrap_or(u32::MAX);
+            slot.row = Some(ledger.put(slot.row, Row { ino, opens, kind }));
+        }
+    }
+
     /// Puts an inode on the idle list; returns the one that has to leave it.
     fn rest(&mut self, ino: Ino, most: usize) -> Option<Arc<Inode<B>>> {
         self.clock += 1;
@@ -259,6 +383,7 @@ impl<B> Table<B> {
         if let Some(slot) = self.slots.get_mut(&ino) {
             slot.idle = self.clock;
         }
+        self.note(ino);
         if self.idle.order.len() <= most {
             return None;
         }
@@ -269,6 +394,9 @@ impl<B> Table<B> {
     fn remove(&mut self, ino: Ino) -> Option<Arc<Inode<B>>> {
         let slot = self.slots.remove(&ino)?;
         self.idle.remove(slot.idle);
+        if let (Some(ledger), Some(row)) = (&mut self.ledger, slot.row) {
+            ledger.clear(row);
+        }
         let inode = slot.cell.get()?.clone();
         if let Some(lease) = inode.lease() {
             self.leases.remove(&lease);
@@ -278,12 +406,12 @@ impl<B> Table<B> {
 }
 
 /// An open that is not decided yet; dropped, it is taken back.
-struct Opening<'a, B> {
+struct Opening<'a, B: Backed> {
     inodes: &'a Inodes<B>,
     ino: Ino,
 }
 
-impl<B> Drop for Opening<'_, B> {
+impl<B: Backed> Drop for Opening<'_, B> {
     fn drop(&mut self) {
         self.inodes.release(self.ino);
     }
@@ -295,7 +423,16 @@ mod tests {
     use forebay_types::{ContentVersion, FileId, Fingerprint, MountId};
     use futures::FutureExt;
 
-    fn inode(ino: u64, passthrough: bool) -> Inode<()> {
+    #[derive(Clone, Debug)]
+    struct Number(u32);
+
+    impl Backed for Number {
+        fn number(&self) -> u32 {
+            self.0
+        }
+    }
+
+    fn inode(ino: u64, passthrough: bool) -> Inode<Number> {
         let lease = LeaseId(ino);
         let file = FileRef {
             id: FileId {
@@ -307,7 +444,10 @@ mod tests {
             fingerprint: Fingerprint::default(),
         };
         let mode = if passthrough {
-            Mode::Passthrough { backing: (), lease }
+            Mode::Passthrough {
+                backing: Number(ino as u32),
+                lease: Some(lease),
+            }
         } else {
             Mode::Cached {
                 file: Arc::new(tempfile::tempfile().unwrap()),
@@ -319,18 +459,18 @@ mod tests {
 
     type Gone = Arc<Mutex<Vec<u64>>>;
 
-    fn inodes(most_idle: usize) -> (Inodes<()>, Gone) {
+    fn inodes(most_idle: usize) -> (Inodes<Number>, Gone) {
         let gone = Gone::default();
         let log = gone.clone();
-        let let_go = move |inode: Arc<Inode<()>>| log.lock().push(inode.file.id.ino.0);
+        let let_go = move |inode: Arc<Inode<Number>>| log.lock().push(inode.file.id.ino.0);
         (
             Inodes::new(most_idle, Gauge::default(), Box::new(let_go)),
             gone,
         )
     }
 
-    fn open(inodes: &Inodes<()>, ino: u64, passthrough: bool) -> Arc<Inode<()>> {
-        let decide = || async move { Ok::<_, ()>(inode(ino, passthrough)) };
+    fn open(inodes: &Inodes<Number>, ino: u64, passthrough: bool) -> Arc<Inode<Number>> {
+        let decide = |_| async move { Ok::<_, ()>(inode(ino, passthrough)) };
         inodes
             .open(Ino(ino), decide)
             .now_or_never()
@@ -338,8 +478,8 @@ mod tests {
             .unwrap()
     }
 
-    fn never(inodes: &Inodes<()>, ino: u64) -> Arc<Inode<()>> {
-        let decide = || async { panic!("decided twice") };
+    fn never(inodes: &Inodes<Number>, ino: u64) -> Arc<Inode<Number>> {
+        let decide = |_| async { panic!("decided twice") };
         inodes
             .open::<(), _>(Ino(ino), decide)
             .now_or_never()
@@ -399,14 +539,60 @@ mod tests {
     fn a_failed_or_abandoned_open_leaves_nothing_behind() {
         let (inodes, gone) = inodes(8);
         let failed = inodes
-            .open(Ino(1), || async { Err::<Inode<()>, _>(5) })
+            .open(Ino(1), |_| async { Err::<Inode<Number>, _>(5) })
             .now_or_never();
         assert_eq!(failed.unwrap().unwrap_err(), 5);
         let waits = inodes
-            .open::<(), _>(Ino(1), futures::future::pending)
+            .open::<(), _>(Ino(1), |_| futures::future::pending())
             .now_or_never();
         assert!(waits.is_none());
         assert!(inodes.table.lock().slots.is_empty());
         assert!(gone.lock().is_empty());
+    }
+
+    #[test]
+    fn a_successor_keeps_the_mode_of_what_is_open_and_counts_its_releases() {
+        let file = tempfile::tempfile().unwrap();
+        let keep = |inodes: &Inodes<Number>| {
+            let (ledger, rows) = Ledger::open(file.try_clone().unwrap()).unwrap();
+            inodes.keep(ledger, rows, Number);
+        };
+        let (before, _) = inodes(8);
+        keep(&before);
+        open(&before, 1, true);
+        never(&before, 1);
+        open(&before, 2, false);
+        open(&before, 3, true);
+        before.release(Ino(3));
+        drop(before);
+
+        let (after, _) = inodes(8);
+        keep(&after);
+        let decide = |inherited: Option<Inherited<Number>>| async move {
+            let passthrough = match inherited {
+                Some(Inherited::Passthrough(Number(1))) => true,
+                Some(Inherited::Cached) => false,
+                other => panic!("{other:?}"),
+            };
+            Ok::<_, ()>(inode(1, passthrough))
+        };
+        let resumed = |ino| {
+            after
+                .resume(Ino(ino), decide)
+                .now_or_never()
+                .unwrap()
+                .unwrap()
+        };
+        assert!(matches!(resumed(2).unwrap().mode, Mode::Cached { .. }));
+        assert!(resumed(3).is_none(), "nobody has it open");
+        let again = after.open(Ino(1), decide).now_or_never().unwrap().unwrap();
+        assert!(matches!(again.mode, Mode::Passthrough { .. }));
+        for _ in 0..3 {
+            assert!(after.get(Ino(1)).is_some());
+            after.release(Ino(1));
+        }
+        assert_eq!(after.idle(), 1);
+        after.release(Ino(2));
+        assert!(after.get(Ino(2)).is_none());
     }
 }

@@ -26,6 +26,11 @@ impl Epoch {
         }
     }
 
+    /// One more descriptor of the device.
+    pub(crate) fn device(&self) -> io::Result<File> {
+        self.device.try_clone()
+    }
+
     /// Raises it; says once if the kernel cannot.
     pub(crate) fn raise(&self) {
         let told = (&self.device).write(&message());

@@ -6,6 +6,7 @@
 //! programs is in `SEMANTICS.md`.
 
 mod adapter;
+pub mod backing;
 pub mod buffer;
 pub mod config;
 pub mod directory;
@@ -14,10 +15,13 @@ pub mod fs;
 mod host;
 pub mod inode;
 mod inval;
+pub mod keeper;
+pub mod ledger;
 pub mod metrics;
 pub mod mount;
 pub mod node;
 mod notify;
+mod takeover;
 pub mod top;
 mod wake;
 

@@ -3,10 +3,10 @@
 //! On a thread of its own: the kernel takes locks for it that are held by requests which wait for
 //! our answers, so a thread that answers requests must never do it.
 
-use crate::{fs::Fs, inval::Epoch};
+use crate::{backing::Backing, fs::Fs, inval::Epoch};
 use forebay_client::Invalidation;
 use forebay_types::Ino;
-use fuser::{BackingId, INodeNo, Notifier};
+use fuser::{INodeNo, Notifier};
 use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc, thread};
 use tokio::{
     runtime::Handle,
@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 1024;
 
 /// Passes invalidations of the namespace on until `ended`. What does not fit the queue counts as
-/// [`Invalidation::All`].
+/// [`Invalidation::All`]; so does everything that a predecessor said, if there was one.
 pub(crate) fn start(
-    fs: &Arc<Fs<BackingId>>,
+    fs: &Arc<Fs<Backing>>,
     notifier: Notifier,
     epoch: Epoch,
+    inherited: bool,
     ended: CancellationToken,
 ) -> io::Result<thread::JoinHandle<()>> {
     let mut changes = fs.namespace().invalidations();
@@ -38,6 +39,10 @@ pub(crate) fn start(
     thread::Builder::new()
         .name("fuse-notify".to_owned())
         .spawn(move || {
+            if inherited {
+                // What a predecessor told the kernel, nobody takes back any more.
+                teller.all();
+            }
             while let Some(first) = runtime.block_on(next(&mut changes, &ended)) {
                 teller.tell(first, &mut changes);
             }
@@ -59,7 +64,7 @@ async fn next(
 }
 
 struct Teller {
-    fs: Arc<Fs<BackingId>>,
+    fs: Arc<Fs<Backing>>,
     notifier: Notifier,
     epoch: Epoch,
 }

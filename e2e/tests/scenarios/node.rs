@@ -2,7 +2,10 @@
 
 use crate::world::{BUCKET, World, assert_same, eventually};
 use forebay_client::{Master, channel};
-use forebay_e2e::process::{Forebay, Playground, Running};
+use forebay_e2e::{
+    process::{Forebay, Playground, Running},
+    s3::Content,
+};
 use forebay_proto::v1::{
     AttachRequest, DetachRequest, Volume, VolumesRequest, fuse_host_client::FuseHostClient,
 };
@@ -12,7 +15,10 @@ use rustix::mount::{UnmountFlags, unmount};
 use std::{
     fs,
     io::Read,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 use tokio::runtime::Runtime;
@@ -27,7 +33,20 @@ struct Node {
     key: SealKey,
     master: Master,
     process: Running,
+    _keeper: Running,
     host: FuseHostClient<Channel>,
+}
+
+/// Starts a daemon with this configuration, and waits until it serves on its socket.
+fn daemon(role: &str, dir: &Path, socket: &Path, more: &str) -> Running {
+    let config = dir.join(format!("{role}.toml"));
+    let text = format!("socket = {:?}\n{more}", socket.display());
+    fs::write(&config, text).unwrap();
+    let command = Forebay::new(role).unwrap();
+    let mut process = command.arg("--config").arg(&config).spawn().unwrap();
+    let ready = process.line(PATIENCE).unwrap();
+    assert_eq!(ready, format!("ready {}", socket.display()));
+    process
 }
 
 impl Node {
@@ -48,20 +67,8 @@ impl Node {
         let _inside = runtime.enter();
         let master = Master::new(address.unwrap().parse::<Address>().unwrap());
         let socket = dir.join("run/host.sock");
-        let config = dir.join("node.toml");
-        let text = format!(
-            "socket = {:?}\nhttp = \"127.0.0.1:0\"\nmemory = \"64MiB\"\n",
-            socket.display()
-        );
-        fs::write(&config, text).unwrap();
-        let mut process = Forebay::new("node")
-            .unwrap()
-            .arg("--config")
-            .arg(&config)
-            .spawn()
-            .unwrap();
-        let ready = process.line(PATIENCE).unwrap();
-        assert_eq!(ready, format!("ready {}", socket.display()));
+        let keeper = daemon("keeper", dir, &dir.join("run/keeper.sock"), "");
+        let process = start_host(dir);
         let host = FuseHostClient::new(channel::connect(&Address::Unix(socket)));
         Node {
             key: SealKey::read(&key).unwrap(),
@@ -70,8 +77,15 @@ impl Node {
             playground,
             master,
             process,
+            _keeper: keeper,
             host,
         }
+    }
+
+    /// SIGKILL, and a successor.
+    fn replace_host(&mut self) {
+        self.process.kill();
+        self.process = start_host(self.world.dir.path());
     }
 
     /// Mounts a prefix of the bucket in the cluster's tree.
@@ -153,6 +167,14 @@ impl Node {
             .map(|s| (s.volume.unwrap().id, s.fault))
             .collect()
     }
+}
+
+fn start_host(dir: &Path) -> Running {
+    let more = format!(
+        "keeper = {:?}\nhttp = \"127.0.0.1:0\"\nmemory = \"64MiB\"\n",
+        dir.join("run/keeper.sock").display()
+    );
+    daemon("node", dir, &dir.join("run/host.sock"), &more)
 }
 
 impl Drop for Node {
@@ -285,4 +307,93 @@ fn a_wrong_secret_is_told_and_the_right_one_mends_it() {
             file.path().display()
         );
     }
+}
+
+/// Does `work` again and again until `end`; returns how often, or the first error.
+fn again(
+    end: &AtomicBool,
+    mut work: impl FnMut(u64) -> std::io::Result<()>,
+) -> std::io::Result<u64> {
+    let mut times = 0;
+    while !end.load(Ordering::Relaxed) {
+        work(times)?;
+        times += 1;
+    }
+    Ok(times)
+}
+
+#[test]
+fn a_killed_fuse_host_is_replaced_under_its_readers() {
+    let mut node = Node::start();
+    let warm = node.world.put("set/warm", 1, 8 << 20);
+    let small: Vec<_> = (0..64)
+        .map(|n| node.world.put(&format!("set/dir/f{n:02}"), 10 + n, 20_000))
+        .collect();
+    let cold: Vec<_> = (0..8)
+        .map(|n| node.world.put(&format!("set/cold{n}"), 100 + n, 48 << 20))
+        .collect();
+    node.mount_well("/ns/set", "set");
+    let at = node.attach(&node.volume("1", "/ns/set")).unwrap();
+    assert_same(&at.join("warm"), &warm);
+    // Whole by now: the kernel reads it without us.
+    let through = fs::File::open(at.join("warm")).unwrap();
+    let listing = fs::read_dir(&at).unwrap();
+    let end = AtomicBool::new(false);
+    let (end, at, warm, small, cold) = (&end, &at, &warm, &small, &cold);
+    let piece = |content: &Content, offset: u64| content.bytes(offset..offset + 4096).unwrap();
+    thread::scope(|scope| {
+        let passthrough = scope.spawn(|| {
+            again(end, |n| {
+                let offset = n * 4096 % (8 << 20);
+                let mut bytes = vec![0; 4096];
+                through.read_exact_at(&mut bytes, offset)?;
+                assert_eq!(bytes, piece(warm, offset));
+                Ok(())
+            })
+        });
+        let streaming = scope.spawn(|| {
+            again(end, |n| {
+                let (file, which) = (&cold[n as usize % 8], n % 8);
+                let open = fs::File::open(at.join(format!("cold{which}")))?;
+                let mut bytes = vec![0; 1 << 20];
+                for offset in (0..file.size()).step_by(1 << 20) {
+                    open.read_exact_at(&mut bytes, offset)?;
+                    assert_eq!(bytes, file.bytes(offset..offset + (1 << 20)).unwrap());
+                }
+                Ok(())
+            })
+        });
+        let opening = scope.spawn(|| {
+            again(end, |n| {
+                let which = n as usize % 64;
+                let bytes = fs::read(at.join(format!("dir/f{which:02}")))?;
+                assert_eq!(bytes, small[which].bytes(0..20_000).unwrap());
+                if which == 0 {
+                    assert_eq!(fs::read_dir(at.join("dir"))?.count(), 64);
+                }
+                Ok(())
+            })
+        });
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(300));
+            node.replace_host();
+        }
+        // What is open keeps its mode, whoever opens it again.
+        assert_same(&at.join("warm"), warm);
+        end.store(true, Ordering::Relaxed);
+        for reader in [passthrough, streaming, opening] {
+            let times = reader.join().unwrap().unwrap();
+            assert!(times > 0);
+        }
+    });
+    assert_eq!(listing.count(), 10);
+    drop(through);
+    assert_same(&at.join("warm"), warm);
+    // Told to go, it leaves the mounts to its successor as well.
+    assert!(node.process.terminate().unwrap().success());
+    node.process = start_host(node.world.dir.path());
+    assert_same(&at.join("warm"), warm);
+    assert_eq!(node.volumes(), [("1".to_owned(), String::new())]);
+    node.detach("1");
+    assert!(names(at).is_empty());
 }

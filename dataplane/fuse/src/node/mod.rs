@@ -4,22 +4,27 @@
 //! over gRPC on a Unix socket (`FuseHost` of `forebay-proto`); whoever asks remembers it, this process does not.
 
 mod cluster;
+mod keep;
+mod legacy;
 mod service;
 mod volume;
 
 use crate::{config::NodeConfig, host::keep_awake, metrics::Metrics, wake::Wake};
 use anyhow::Context;
+use backon::BackoffBuilder;
 use cluster::Clusters;
+use forebay_client::call::backoff;
 use forebay_proto::v1::{Volume, fuse_host_server::FuseHostServer};
 use forebay_service::Shutdown;
+use keep::Keep;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use service::Service;
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
-use tokio::net::UnixListener;
+use std::{collections::BTreeMap, fs, os::fd::OwnedFd, path::Path, sync::Arc};
+use tokio::{net::UnixListener, sync::OwnedMutexGuard};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Status, transport::Server};
-use volume::Served;
+use volume::{Legacy, Served};
 
 /// A place for one volume. Its lock is held while it is attached or detached: one at a time.
 type Slot = Arc<tokio::sync::Mutex<Option<Served>>>;
@@ -36,12 +41,14 @@ struct Inner {
     passthrough: bool,
     metrics: Metrics,
     wake: Arc<Wake>,
+    /// Without one, mounts end with this process.
+    keep: Option<Arc<Keep>>,
     shutdown: Shutdown,
 }
 
 impl NodeHost {
-    /// Serves on the socket of `config`; no volume yet.
-    pub fn start(
+    /// Goes on with the volumes of a predecessor, then serves on the socket of `config`.
+    pub async fn start(
         config: &NodeConfig,
         registry: &mut Registry,
         shutdown: &Shutdown,
@@ -56,13 +63,99 @@ impl NodeHost {
             passthrough: config.passthrough,
             metrics: Metrics::register(registry),
             wake,
+            keep: config
+                .keeper
+                .as_deref()
+                .map(|keeper| Keep::new(keeper, shutdown)),
             shutdown: shutdown.clone(),
         };
         let host = NodeHost {
             inner: Arc::new(inner),
         };
+        host.inherit().await;
         host.listen(&config.socket, shutdown)?;
         Ok(host)
+    }
+
+    /// Goes on with what the keeper has.
+    async fn inherit(&self) {
+        let Some(keep) = &self.inner.keep else { return };
+        let mut found = match keep.inherited().await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the keeper is away: mounts of a predecessor stay without answers until it is back and this process starts again");
+                return;
+            }
+        };
+        let ids: Vec<String> = found
+            .keys()
+            .filter_map(|name| name.strip_prefix("device/"))
+            .map(str::to_owned)
+            .collect();
+        for id in ids {
+            let [device, legacy] = volume::names(&id).map(|name| found.remove(&name));
+            let (Some(device), Some(legacy)) = (device, legacy) else {
+                continue;
+            };
+            // Locked before anybody can ask for it.
+            let slot = self.slot(&id).lock_owned().await;
+            let host = self.clone();
+            self.inner
+                .shutdown
+                .spawn(async move { host.resume(slot, &id, device, legacy).await });
+        }
+    }
+
+    /// Goes on with a volume, as soon as its masters answer.
+    async fn resume(
+        &self,
+        mut slot: OwnedMutexGuard<Option<Served>>,
+        id: &str,
+        device: OwnedFd,
+        legacy: OwnedFd,
+    ) {
+        let legacy = match Legacy::new(device, legacy.into()) {
+            Ok(legacy) => legacy,
+            Err(error) => {
+                tracing::warn!(
+                    volume = id,
+                    error = format!("{error:#}"),
+                    "cannot take a volume over: it has to be attached again"
+                );
+                return self.forget(id).await;
+            }
+        };
+        if let Some(keep) = &self.inner.keep
+            && let Err(error) = legacy.stays_with(keep).await
+        {
+            tracing::warn!(volume = id, %error, "the volume will not outlive this process");
+        }
+        let mut waits = backoff().without_max_times().build();
+        loop {
+            match volume::resume(&self.inner, &legacy).await {
+                Ok(served) => {
+                    *slot = Some(served);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        volume = id,
+                        error = format!("{error:#}"),
+                        "cannot take a volume over yet"
+                    );
+                    tokio::time::sleep(waits.next().unwrap_or_default()).await;
+                }
+            }
+        }
+    }
+
+    /// The keeper need not keep a volume any more.
+    async fn forget(&self, id: &str) {
+        if let Some(keep) = &self.inner.keep {
+            for name in volume::names(id) {
+                keep.take(&name).await;
+            }
+        }
     }
 
     fn listen(&self, path: &Path, shutdown: &Shutdown) -> anyhow::Result<()> {
@@ -87,8 +180,8 @@ impl NodeHost {
         if let Some(served) = &*slot {
             if served.has_ended() {
                 // Somebody else unmounted it.
-                let ended = slot.take();
-                drop(ended);
+                drop(slot.take());
+                self.forget(&wanted.id).await;
             } else if served.volume == wanted {
                 return Ok(());
             } else {
@@ -99,7 +192,14 @@ impl NodeHost {
                 return Err(Status::already_exists(text));
             }
         }
-        *slot = Some(volume::serve(&self.inner, wanted).await?);
+        let id = wanted.id.clone();
+        match volume::serve(&self.inner, wanted).await {
+            Ok(served) => *slot = Some(served),
+            Err(error) => {
+                self.forget(&id).await;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -110,6 +210,7 @@ impl NodeHost {
         if let Some(served) = slot.take() {
             served.end().await?;
         }
+        self.forget(id).await;
         // Not if somebody waits for the lock: he would put a volume where nobody looks.
         let mut slots = self.inner.slots.lock();
         if slots
@@ -121,10 +222,11 @@ impl NodeHost {
         Ok(())
     }
 
-    /// Ends all volumes.
+    /// Ends all volumes that would not outlive this process.
     pub async fn close(&self) {
         let ids: Vec<String> = self.inner.slots.lock().keys().cloned().collect();
-        for id in ids {
+        let keeps = self.inner.keep.is_some();
+        for id in ids.into_iter().filter(|_| !keeps) {
             if let Err(error) = self.detach(&id).await {
                 tracing::warn!(volume = id, error = error.message(), "cannot unmount");
             }

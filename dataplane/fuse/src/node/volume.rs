@@ -1,17 +1,28 @@
 //! One volume: a mount that shows a directory of a cluster.
 
-use super::{Inner, cluster::Cluster};
+use super::{Inner, cluster::Cluster, keep::Keep, legacy};
 use crate::{
+    backing::{Backing, Device},
     fs::{Fs, Sources},
-    host::FuseHost,
-    mount,
+    host::{FuseHost, Link},
+    ledger::Ledger,
+    mount, takeover,
     top::Top,
 };
 use forebay_client::{LocalWorker, SocketWorker};
-use forebay_proto::{convert::status, v1::Volume};
+use forebay_proto::{
+    convert::status,
+    v1::{Kept, Volume},
+};
 use forebay_service::Shutdown;
 use forebay_types::{Addresses, Code, Ino, NameError};
-use std::{path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tonic::Status;
 
 /// A volume that is served.
@@ -23,42 +34,60 @@ pub(super) struct Served {
     _cluster: Arc<Cluster>,
 }
 
+/// What a process leaves of a volume to its successor.
+pub(super) struct Legacy {
+    volume: Volume,
+    capabilities: u64,
+    /// The mount.
+    device: File,
+    /// The rest.
+    file: File,
+}
+
+impl Legacy {
+    /// What a predecessor left.
+    pub(super) fn new(device: OwnedFd, file: File) -> anyhow::Result<Legacy> {
+        let Kept {
+            volume,
+            capabilities,
+        } = legacy::read(&file)?;
+        anyhow::ensure!(capabilities != 0, "it was never served");
+        Ok(Legacy {
+            volume: volume.unwrap_or_default(),
+            capabilities,
+            device: device.into(),
+            file,
+        })
+    }
+
+    /// Leaves it with the keeper.
+    pub(super) async fn stays_with(&self, keep: &Keep) -> io::Result<()> {
+        let (device, file) = (self.device.try_clone()?, self.file.try_clone()?);
+        let [device_name, file_name] = names(&self.volume.id);
+        // The mount last: without it, the rest is nothing.
+        keep.put(&file_name, file.into()).await;
+        keep.put(&device_name, device.into()).await;
+        Ok(())
+    }
+}
+
+/// Names under which the keeper has the two files.
+pub(super) fn names(id: &str) -> [String; 2] {
+    [format!("device/{id}"), format!("legacy/{id}")]
+}
+
 /// Mounts a volume; returns when it can be read.
 pub(super) async fn serve(node: &Inner, volume: Volume) -> Result<Served, Status> {
-    let bad = |what: &str| {
-        let text = format!("volume {}: {what}", volume.id);
-        Status::invalid_argument(text)
-    };
     if volume.id.is_empty() || volume.mount_point.is_empty() {
-        return Err(bad("it needs an id and a mount point"));
+        return Err(bad(&volume, "it needs an id and a mount point"));
     }
-    let masters: Addresses = volume.masters.parse().map_err(|why: String| bad(&why))?;
-    let top: Top = volume
-        .path
-        .parse()
-        .map_err(|why: NameError| bad(&why.to_string()))?;
     let at = volume.mount_point.clone();
     let mount_point = tokio::task::spawn_blocking(move || mount::check(Path::new(&at)))
         .await
         .map_err(|error| Status::internal(error.to_string()))?
         .map_err(|error| Status::failed_precondition(error.to_string()))?;
-
-    let cluster = node.clusters.of(&masters).await;
-    let cluster = cluster.map_err(|error| status(error.code, error.message))?;
-    let part = node.shutdown.part();
-    let local = (!volume.worker_socket.is_empty()).then(|| {
-        let path = Path::new(&volume.worker_socket);
-        SocketWorker::expect(path, cluster.remote.clone(), part.token()) as Arc<dyn LocalWorker>
-    });
-    let sources = Sources {
-        namespace: cluster.namespace.clone(),
-        local,
-        remote: cluster.remote.clone(),
-    };
-    // From here on dropping the guard ends what was begun.
-    let part = Ending(part);
-    let fs = Fs::new(sources, top, node.passthrough, node.metrics.clone());
-    let root = fs.getattr(Ino::ROOT).await;
+    let prepared = prepare(node, &volume).await?;
+    let root = prepared.fs.getattr(Ino::ROOT).await;
     root.map_err(|failure| {
         let code = if failure.errno == Code::NotFound.errno() {
             Code::NotFound
@@ -67,20 +96,116 @@ pub(super) async fn serve(node: &Inner, volume: Volume) -> Result<Served, Status
         };
         status(code, failure.to_string())
     })?;
-    let host = FuseHost::mount(fs, mount_point, true, node.wake.clone(), &part.0).await;
-    let host = host.map_err(|error| Status::unavailable(format!("{error:#}")))?;
-    tracing::info!(
-        volume = volume.id,
-        path = volume.path,
-        at = volume.mount_point,
-        "attached"
-    );
-    Ok(Served {
-        volume,
-        host,
-        part: part.keep(),
-        _cluster: cluster,
+    let kept = |capabilities| Kept {
+        volume: Some(volume.clone()),
+        capabilities,
+    };
+    let cannot = |error: io::Error| {
+        let text = format!("cannot mount at {}: {error}", volume.mount_point);
+        Status::unavailable(text)
+    };
+    let file = legacy::create(&kept(0)).map_err(cannot)?;
+    file.try_clone()
+        .and_then(|rows| prepared.keep(rows))
+        .map_err(cannot)?;
+    let device = takeover::mount_at(&mount_point).map_err(cannot)?;
+    let mounted = Mounted(mount_point.clone());
+    let legacy = Legacy {
+        volume: volume.clone(),
+        capabilities: 0,
+        device,
+        file,
+    };
+    if let Some(keep) = &node.keep {
+        legacy.stays_with(keep).await.map_err(cannot)?;
+    }
+    let Legacy { device, file, .. } = legacy;
+    let link = Link::Fresh(device);
+    let served = prepared
+        .serve(node, volume.clone(), mount_point, link)
+        .await?;
+    legacy::write(&file, &kept(served.host.capabilities())).map_err(cannot)?;
+    std::mem::forget(mounted);
+    Ok(served)
+}
+
+/// Goes on with the volume that a predecessor served. Of the masters it needs to know only that they are there.
+pub(super) async fn resume(node: &Inner, legacy: &Legacy) -> anyhow::Result<Served> {
+    let volume = legacy.volume.clone();
+    let mount_point = PathBuf::from(&volume.mount_point);
+    let prepared = prepare(node, &volume).await?;
+    prepared.keep(legacy.file.try_clone()?)?;
+    let link = Link::Inherited(legacy.device.try_clone()?, legacy.capabilities);
+    let served = prepared.serve(node, volume, mount_point, link).await?;
+    Ok(served)
+}
+
+/// A file system that nobody serves yet.
+struct Prepared {
+    fs: Fs<Backing>,
+    device: Device,
+    part: Ending,
+    cluster: Arc<Cluster>,
+}
+
+async fn prepare(node: &Inner, volume: &Volume) -> Result<Prepared, Status> {
+    let masters = volume.masters.parse::<Addresses>();
+    let masters = masters.map_err(|why| bad(volume, &why))?;
+    let top = volume.path.parse::<Top>();
+    let top = top.map_err(|why: NameError| bad(volume, &why.to_string()))?;
+    let cluster = node.clusters.of(&masters).await;
+    let cluster = cluster.map_err(|error| status(error.code, error.message))?;
+    let part = Ending(node.shutdown.part());
+    let local = (!volume.worker_socket.is_empty()).then(|| {
+        let path = Path::new(&volume.worker_socket);
+        let stop = part.0.token();
+        SocketWorker::expect(path, cluster.remote.clone(), stop) as Arc<dyn LocalWorker>
+    });
+    let sources = Sources {
+        namespace: cluster.namespace.clone(),
+        local,
+        remote: cluster.remote.clone(),
+    };
+    Ok(Prepared {
+        fs: Fs::new(sources, top, node.passthrough, node.metrics.clone()),
+        device: Device::default(),
+        part,
+        cluster,
     })
+}
+
+impl Prepared {
+    /// Notes open inodes in `file`, and goes on with those that are in it.
+    fn keep(&self, file: File) -> io::Result<()> {
+        let (ledger, rows) = Ledger::open(file)?;
+        let adopt = |number| Backing::adopt(&self.device, number);
+        self.fs.inodes().keep(ledger, rows, adopt);
+        Ok(())
+    }
+
+    async fn serve(
+        self,
+        node: &Inner,
+        volume: Volume,
+        at: PathBuf,
+        link: Link,
+    ) -> Result<Served, Status> {
+        let wake = node.wake.clone();
+        let host = FuseHost::serve(self.fs, at, link, self.device, wake, &self.part.0).await;
+        let host = host.map_err(|error| Status::unavailable(format!("{error:#}")))?;
+        tracing::info!(
+            volume = volume.id,
+            path = volume.path,
+            at = volume.mount_point,
+            "attached"
+        );
+        Ok(Served {
+            volume,
+            host,
+            part: self.part.keep(),
+            _cluster: self.cluster,
+        })
+    }
 }
 
 impl Served {
@@ -110,6 +235,21 @@ impl Served {
         let ended = self.host.unmount().await;
         self.part.begin();
         ended.map_err(|error| Status::internal(format!("{error:#}")))
+    }
+}
+
+fn bad(volume: &Volume, what: &str) -> Status {
+    Status::invalid_argument(format!("volume {}: {what}", volume.id))
+}
+
+/// A mount that is taken away unless it is forgotten.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = mount::unmount(&self.0) {
+            tracing::warn!(%error, at = %self.0.display(), "cannot unmount");
+        }
     }
 }
 
