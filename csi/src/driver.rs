@@ -1,0 +1,214 @@
+//! The driver: looks, lets a plan be made, carries it out.
+
+use crate::{
+    error::Error,
+    flag::Flags,
+    fuse_call::FuseCalls,
+    host::{Host, Volumes},
+    lock::{Guard, Locks},
+    mount_table::MountTable,
+    mounter,
+    plan::{self, Action, Health, Seen},
+    record::Record,
+    store::Store,
+    volume::{Volume, VolumeId},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// All of it; clones are the same driver.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    /// The FUSE host of this node.
+    pub host: Host,
+    /// What the kubelet has asked for.
+    pub store: Arc<Store>,
+    /// Who works on which volume.
+    pub locks: Locks,
+    /// The way to ask a FUSE file system.
+    pub fuse: FuseCalls,
+}
+
+impl Driver {
+    /// `NodeStageVolume`.
+    pub async fn stage(&self, volume: Volume, staging: PathBuf) -> Result<(), Error> {
+        let id = volume.id.clone();
+        self.alone(&id, async move |driver: Driver| {
+            let volumes = driver.host.volumes().await?;
+            let record = driver.store.get(&volume.id);
+            let wanted = Record::staged(volume.clone(), staging.clone());
+            let seen = driver.look(&wanted, &volumes).await?;
+            let actions = plan::stage(volume, staging.clone(), record.as_ref(), &seen)?;
+            let done = driver.carry_out(actions).await;
+            if done.is_err() && record.is_none() {
+                // The kubelet may take the failure for the end of it and never ask again.
+                let undo = plan::unstage(wanted.id(), &staging, None, &seen.table)?;
+                driver.try_to(undo).await;
+            }
+            done
+        })
+        .await
+    }
+
+    /// `NodeUnstageVolume`.
+    pub async fn unstage(&self, id: &VolumeId, staging: PathBuf) -> Result<(), Error> {
+        let volume = id.clone();
+        self.alone(id, async move |driver: Driver| {
+            let record = driver.store.get(&volume);
+            let table = table()?;
+            let actions = plan::unstage(&volume, &staging, record.as_ref(), &table)?;
+            driver.carry_out(actions).await
+        })
+        .await
+    }
+
+    /// `NodePublishVolume`.
+    pub async fn publish(
+        &self,
+        id: &VolumeId,
+        staging: PathBuf,
+        target: PathBuf,
+        flags: Flags,
+    ) -> Result<(), Error> {
+        let volume = id.clone();
+        self.alone(id, async move |driver: Driver| {
+            let volumes = driver.host.volumes().await?;
+            let record = driver.store.get(&volume);
+            let seen = match &record {
+                Some(record) => driver.look(record, &volumes).await?,
+                None => Seen::nothing(table()?),
+            };
+            let actions =
+                plan::publish(&volume, &staging, &target, &flags, record.as_ref(), &seen)?;
+            let done = driver.carry_out(actions).await;
+            let had = record.is_some_and(|record| record.targets.contains_key(&target));
+            if done.is_err() && !had {
+                let undo = plan::unpublish(&target, driver.store.get(&volume).as_ref());
+                driver.try_to(undo).await;
+            }
+            done
+        })
+        .await
+    }
+
+    /// `NodeUnpublishVolume`.
+    pub async fn unpublish(&self, id: &VolumeId, target: PathBuf) -> Result<(), Error> {
+        let volume = id.clone();
+        self.alone(id, async move |driver: Driver| {
+            let record = driver.store.get(&volume);
+            let actions = plan::unpublish(&target, record.as_ref());
+            driver.carry_out(actions).await
+        })
+        .await
+    }
+
+    /// Runs an operation to its end, with the volume for itself, whether or not the caller waits.
+    async fn alone<F>(
+        &self,
+        id: &VolumeId,
+        operation: impl FnOnce(Driver) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let guard = self.locks.take(id)?;
+        self.alone_with(guard, operation(self.clone())).await
+    }
+
+    async fn alone_with<F>(&self, guard: Guard, operation: F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let done = tokio::spawn(async move {
+            let _guard = guard;
+            operation.await
+        });
+        done.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// What a plan for the volume of `record` needs to know.
+    pub async fn look(&self, record: &Record, volumes: &Volumes) -> Result<Seen, Error> {
+        let served = self.host.served(record, volumes)?;
+        let table = table()?;
+        let health = match table.at(&record.staging) {
+            Some(_) => self.fuse.health(&record.staging).await,
+            None => Health::Dead,
+        };
+        let paths = record.targets.keys().chain([&record.staging]);
+        let missing = paths.filter(|p| table.at(p).is_none() && mounter::is_missing(p));
+        Ok(Seen {
+            missing: missing.cloned().collect(),
+            table,
+            health,
+            served,
+        })
+    }
+
+    /// Does one thing after the other, up to the first that fails.
+    pub async fn carry_out(&self, actions: Vec<Action>) -> Result<(), Error> {
+        for action in actions {
+            tracing::debug!(?action);
+            self.act(action).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, each whether or not the others fail: what is left over is repaired later.
+    async fn try_to(&self, actions: Vec<Action>) {
+        for action in actions {
+            if let Err(error) = self.act(action).await {
+                tracing::warn!(%error, "left for later");
+            }
+        }
+    }
+
+    async fn act(&self, action: Action) -> Result<(), Error> {
+        match action {
+            Action::Save(record) => {
+                let id = record.id().clone();
+                let saved = self.store.save(record);
+                saved.map_err(Error::system("write the record of", id.as_str()))
+            }
+            Action::Forget(id) => {
+                let forgotten = self.store.forget(&id);
+                forgotten.map_err(Error::system("remove the record of", id.as_str()))
+            }
+            Action::MakeDir(path) => mounter::make_dir(&path),
+            Action::RemoveDir(path) => mounter::remove_dir(&path),
+            Action::Attach(volume, path) => {
+                self.host.attach(&volume, &path).await?;
+                table()?.at(&path).map(drop).ok_or(Error::Hidden(path))
+            }
+            Action::Detach(id) => self.host.detach(&id).await,
+            Action::TryDetach(id) => match self.host.detach(&id).await {
+                Err(error @ Error::NoHost(_)) => {
+                    tracing::warn!(volume = %id, %error, "unmounted without the FUSE host");
+                    Ok(())
+                }
+                done => done,
+            },
+            Action::Unmount(path) => mounter::unmount_all(&path),
+            Action::Bind {
+                staging,
+                sub_path,
+                target,
+            } => {
+                let from = self.fuse.open(&staging, sub_path.as_ref()).await?;
+                mounter::bind(&from, &target)
+            }
+            Action::AddFlags(path, flags) => mounter::add_flags(&path, &flags),
+        }
+    }
+
+    /// Whether the kubelet has been told that the volume is at `path`.
+    pub fn is_at(&self, id: &VolumeId, path: &Path) -> bool {
+        let record = self.store.get(id);
+        record.is_some_and(|r| r.staging == path || r.targets.contains_key(path))
+    }
+}
+
+fn table() -> Result<MountTable, Error> {
+    MountTable::read().map_err(Error::system("read", MountTable::PATH))
+}
