@@ -5,7 +5,8 @@ use crate::{
     flag::Flags,
     fuse_call::FuseCalls,
     host::{Host, Volumes},
-    lock::{Guard, Locks},
+    lock::Locks,
+    metrics::Metrics,
     mount_table::MountTable,
     mounter,
     plan::{self, Action, Health, Seen},
@@ -17,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tonic::Code;
 
 /// All of it; clones are the same driver.
 #[derive(Clone, Debug)]
@@ -29,13 +31,15 @@ pub struct Driver {
     pub locks: Locks,
     /// The way to ask a FUSE file system.
     pub fuse: FuseCalls,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Driver {
     /// `NodeStageVolume`.
     pub async fn stage(&self, volume: Volume, staging: PathBuf) -> Result<(), Error> {
         let id = volume.id.clone();
-        self.alone(&id, async move |driver: Driver| {
+        self.alone(&id, "stage", async move |driver: Driver| {
             let volumes = driver.host.volumes().await?;
             let record = driver.store.get(&volume.id);
             let wanted = Record::staged(volume.clone(), staging.clone());
@@ -55,7 +59,7 @@ impl Driver {
     /// `NodeUnstageVolume`.
     pub async fn unstage(&self, id: &VolumeId, staging: PathBuf) -> Result<(), Error> {
         let volume = id.clone();
-        self.alone(id, async move |driver: Driver| {
+        self.alone(id, "unstage", async move |driver: Driver| {
             let record = driver.store.get(&volume);
             let table = table()?;
             let actions = plan::unstage(&volume, &staging, record.as_ref(), &table)?;
@@ -73,7 +77,7 @@ impl Driver {
         flags: Flags,
     ) -> Result<(), Error> {
         let volume = id.clone();
-        self.alone(id, async move |driver: Driver| {
+        self.alone(id, "publish", async move |driver: Driver| {
             let volumes = driver.host.volumes().await?;
             let record = driver.store.get(&volume);
             let seen = match &record {
@@ -96,7 +100,7 @@ impl Driver {
     /// `NodeUnpublishVolume`.
     pub async fn unpublish(&self, id: &VolumeId, target: PathBuf) -> Result<(), Error> {
         let volume = id.clone();
-        self.alone(id, async move |driver: Driver| {
+        self.alone(id, "unpublish", async move |driver: Driver| {
             let record = driver.store.get(&volume);
             let actions = plan::unpublish(&target, record.as_ref());
             driver.carry_out(actions).await
@@ -104,28 +108,67 @@ impl Driver {
         .await
     }
 
+    /// Makes what is there what is recorded.
+    pub async fn repair(&self, id: &VolumeId) -> Result<(), Error> {
+        let volume = id.clone();
+        self.alone(id, "repair", async move |driver: Driver| {
+            let volumes = driver.host.volumes().await?;
+            let Some(record) = driver.store.get(&volume) else {
+                return Ok(());
+            };
+            let seen = driver.look(&record, &volumes).await?;
+            let actions = plan::repair(&record, &seen);
+            if !actions.is_empty() {
+                tracing::info!(%volume, health = ?seen.health, served = ?seen.served, "repairing");
+            }
+            driver.carry_out(actions).await
+        })
+        .await
+    }
+
+    /// Ends a volume that the FUSE host serves at `point` and nobody has asked for; false if pods
+    /// use it all the same.
+    pub async fn reap(&self, id: &VolumeId, point: &Path) -> Result<bool, Error> {
+        if plan::orphan(id, point, &table()?).is_empty() {
+            return Ok(false);
+        }
+        let (volume, point) = (id.clone(), point.to_owned());
+        self.alone(id, "orphan", async move |driver: Driver| {
+            if driver.store.get(&volume).is_some() {
+                return Ok(());
+            }
+            tracing::info!(%volume, "ending an orphan");
+            let actions = plan::orphan(&volume, &point, &table()?);
+            driver.carry_out(actions).await
+        })
+        .await
+        .map(|()| true)
+    }
+
     /// Runs an operation to its end, with the volume for itself, whether or not the caller waits.
     async fn alone<F>(
         &self,
         id: &VolumeId,
+        name: &'static str,
         operation: impl FnOnce(Driver) -> F,
     ) -> Result<(), Error>
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let guard = self.locks.take(id)?;
-        self.alone_with(guard, operation(self.clone())).await
-    }
-
-    async fn alone_with<F>(&self, guard: Guard, operation: F) -> Result<(), Error>
-    where
-        F: Future<Output = Result<(), Error>> + Send + 'static,
-    {
-        let done = tokio::spawn(async move {
-            let _guard = guard;
-            operation.await
-        });
-        done.await.unwrap_or(Err(Error::Stopping))
+        let done = match self.locks.take(id) {
+            Ok(guard) => {
+                let operation = operation(self.clone());
+                let task = tokio::spawn(async move {
+                    let _guard = guard;
+                    operation.await
+                });
+                task.await.unwrap_or(Err(Error::Stopping))
+            }
+            Err(busy) => Err(busy),
+        };
+        let code = done.as_ref().err().map_or(Code::Ok, Error::code);
+        self.metrics.count(name, code);
+        done
     }
 
     /// What a plan for the volume of `record` needs to know.

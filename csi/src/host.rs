@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -115,14 +115,12 @@ impl Host {
     }
 
     fn failed(&self, status: Status) -> Error {
-        match status.code() {
-            // These are the transport's, too: then there is nobody, or nobody who answers.
-            Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => {
-                let why = status.message();
-                Error::NoHost(format!("unix:{}: {why}", self.socket.display()))
-            }
-            _ => Error::Host(status),
+        // Only what the transport made up itself has a source: nobody has answered then.
+        if std::error::Error::source(&status).is_some() {
+            let (socket, why) = (self.socket.display(), status.message());
+            return Error::NoHost(format!("unix:{socket}: {why}"));
         }
+        Error::Host(status)
     }
 }
 

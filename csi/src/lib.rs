@@ -14,11 +14,13 @@ pub mod fuse_call;
 pub mod host;
 pub mod identity;
 pub mod lock;
+pub mod metrics;
 pub mod mount_table;
 pub mod mounter;
 pub mod node;
 pub mod plan;
 pub mod proto;
+pub mod reconcile;
 pub mod record;
 pub mod registration;
 pub mod socket;
@@ -33,15 +35,18 @@ use crate::{
     host::Host,
     identity::IdentityService,
     lock::Locks,
+    metrics::Metrics,
     node::NodeService,
     proto::{
         csi::{identity_server::IdentityServer, node_server::NodeServer},
         registration::registration_server::RegistrationServer,
     },
+    reconcile::Reconciler,
     registration::Registrar,
     store::Store,
 };
-use forebay_service::{Shutdown, config::ConfigError};
+use forebay_service::{Shutdown, config::ConfigError, http};
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use tonic::transport::Server;
 
@@ -51,6 +56,7 @@ pub const DRIVER: &str = "csi.forebay.io";
 /// Starts everything; it ends with `shutdown`.
 pub async fn start(config: &CsiConfig, shutdown: &Shutdown) -> Result<(), ConfigError> {
     config.check()?;
+    let mut registry = Registry::default();
     let host = Host::new(config.host_socket.clone(), config.sockets_dir.clone());
     let host = host.map_err(|error| ConfigError(format!("key 'host_socket': {error}")))?;
     let driver = Driver {
@@ -58,6 +64,7 @@ pub async fn start(config: &CsiConfig, shutdown: &Shutdown) -> Result<(), Config
         store: Arc::new(Store::open(&config.state_dir)?),
         locks: Locks::default(),
         fuse: FuseCalls::default(),
+        metrics: Metrics::register(&mut registry),
     };
     let services = Server::builder()
         .add_service(IdentityServer::new(IdentityService { host }))
@@ -66,6 +73,13 @@ pub async fn start(config: &CsiConfig, shutdown: &Shutdown) -> Result<(), Config
             node_name: config.node_name.clone(),
         }));
     socket::serve(&config.endpoint, services, shutdown)?;
+    let reconciler = Reconciler::new(driver);
+    if let Some(listen) = config.http {
+        let fault = reconciler.fault();
+        let readiness: http::Readiness = Arc::new(move || fault.lock().clone());
+        http::serve(listen, Arc::new(registry), readiness, shutdown).await?;
+    }
+    shutdown.spawn(reconciler.run());
     // Last: the kubelet calls as soon as it sees this one.
     let registrar = Server::builder().add_service(RegistrationServer::new(Registrar {
         endpoint: config.seen_by_kubelet().display().to_string(),

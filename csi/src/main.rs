@@ -59,6 +59,7 @@ async fn serve(cli: &Cli) -> anyhow::Result<()> {
     let started = forebay_csi::start(&config, &shutdown).await;
     if started.is_ok() {
         tracing::info!(?config, "serving");
+        say_ready(&config);
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -66,4 +67,12 @@ async fn serve(cli: &Cli) -> anyhow::Result<()> {
     }
     shutdown.finish().await;
     Ok(started?)
+}
+
+/// Says on standard output, alone on a line, that CSI is served now.
+fn say_ready(config: &CsiConfig) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // Whoever waits for the line has gone if this fails; the driver itself can go on.
+    let _ = writeln!(out, "ready {}", config.endpoint.display()).and_then(|()| out.flush());
 }
