@@ -166,6 +166,10 @@ impl Driver {
             }
             Err(busy) => Err(busy),
         };
+        match &done {
+            Ok(()) => tracing::info!(operation = name, volume = %id, "done"),
+            Err(error) => tracing::warn!(operation = name, volume = %id, %error, "failed"),
+        }
         let code = done.as_ref().err().map_or(Code::Ok, Error::code);
         self.metrics.count(name, code);
         done
@@ -180,9 +184,14 @@ impl Driver {
             None => Health::Dead,
         };
         let paths = record.targets.keys().chain([&record.staging]);
-        let missing = paths.filter(|p| table.at(p).is_none() && mounter::is_missing(p));
+        let bare = paths.filter(|path| table.at(path).is_none());
+        let bare: Vec<PathBuf> = bare.cloned().collect();
+        let missing = apart(|| {
+            let missing = bare.into_iter().filter(|path| mounter::is_missing(path));
+            Ok(missing.collect())
+        });
         Ok(Seen {
-            missing: missing.cloned().collect(),
+            missing: missing.await?,
             table,
             health,
             served,
@@ -208,18 +217,20 @@ impl Driver {
     }
 
     async fn act(&self, action: Action) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
         match action {
             Action::Save(record) => {
-                let id = record.id().clone();
-                let saved = self.store.save(record);
-                saved.map_err(Error::system("write the record of", id.as_str()))
+                let what = record.id().to_string();
+                let saved = apart(move || Ok(store.save(record))).await?;
+                saved.map_err(Error::system("write the record of", what))
             }
             Action::Forget(id) => {
-                let forgotten = self.store.forget(&id);
-                forgotten.map_err(Error::system("remove the record of", id.as_str()))
+                let what = id.to_string();
+                let forgotten = apart(move || Ok(store.forget(&id))).await?;
+                forgotten.map_err(Error::system("remove the record of", what))
             }
-            Action::MakeDir(path) => mounter::make_dir(&path),
-            Action::RemoveDir(path) => mounter::remove_dir(&path),
+            Action::MakeDir(path) => apart(move || mounter::make_dir(&path)).await,
+            Action::RemoveDir(path) => apart(move || mounter::remove_dir(&path)).await,
             Action::Attach(volume, path) => {
                 self.host.attach(&volume, &path).await?;
                 table()?.at(&path).map(drop).ok_or(Error::Hidden(path))
@@ -232,16 +243,16 @@ impl Driver {
                 }
                 done => done,
             },
-            Action::Unmount(path) => mounter::unmount_all(&path),
+            Action::Unmount(path) => apart(move || mounter::unmount_all(&path)).await,
             Action::Bind {
                 staging,
                 sub_path,
                 target,
             } => {
                 let from = self.fuse.open(&staging, sub_path.as_ref()).await?;
-                mounter::bind(&from, &target)
+                apart(move || mounter::bind(&from, &target)).await
             }
-            Action::AddFlags(path, flags) => mounter::add_flags(&path, &flags),
+            Action::AddFlags(path, flags) => apart(move || mounter::add_flags(&path, &flags)).await,
         }
     }
 
@@ -254,4 +265,12 @@ impl Driver {
 
 fn table() -> Result<MountTable, Error> {
     MountTable::read().map_err(Error::system("read", MountTable::PATH))
+}
+
+/// On a thread where a slow disk holds up nobody else.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or(Err(Error::Stopping))
 }

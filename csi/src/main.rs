@@ -26,7 +26,21 @@ struct Cli {
 
 fn main() -> ExitCode {
     forebay_service::panic::install();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            let what = what.trim_start_matches("error: ");
+            eprintln!("forebay-csi: {what} (see 'forebay-csi --help')");
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            // Help and version go to standard output; a closed pipe is not our failure.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

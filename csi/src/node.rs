@@ -92,7 +92,10 @@ impl Node for NodeService {
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
         let request = request.into_inner();
         let id = id(request.volume_id)?;
-        let path = path("volume path", request.volume_path)?;
+        if request.volume_path.is_empty() {
+            return Err(Error::Invalid("no volume path".to_owned()).into());
+        }
+        let path = PathBuf::from(request.volume_path);
         let stats = stats::of(&self.driver, &id, &path).await?;
         Ok(Response::new(stats))
     }

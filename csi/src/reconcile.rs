@@ -118,7 +118,7 @@ impl Reconciler {
                 let pause = pause.min(LONGEST_PAUSE);
                 let until = Instant::now() + pause;
                 failed.insert(id.clone(), Failed { pause, until });
-                tracing::warn!(volume = %id, %error, retry_in = ?pause, "not repaired");
+                tracing::info!(volume = %id, %error, "tried again in {pause:?}");
             }
         }
     }
@@ -132,13 +132,13 @@ impl Reconciler {
             return;
         }
         match self.driver.reap(&id, point).await {
-            Ok(true) | Err(Error::Busy(_)) => {}
+            // How it ended is told by the operation.
+            Ok(true) | Err(_) => {}
             Ok(false) => {
                 if self.lost.lock().insert(id.clone()) {
                     tracing::error!(volume = %id, "used by pods and not recorded: left as it is");
                 }
             }
-            Err(error) => tracing::warn!(volume = %id, %error, "orphan not ended"),
         }
     }
 }

@@ -13,4 +13,5 @@ mod namespace;
 mod refusals;
 mod restart;
 mod sanity;
+mod stand_in;
 mod world;
