@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick scale fleet chaos simulate test-clouds fmt lint deny fix deps
+.PHONY: help demo test build bench bench-quick scale fleet chaos simulate test-clouds csi-sanity fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -58,6 +58,12 @@ test-clouds: deps
 	PATH="$(CACHE)/tools/bin:$(CACHE)/tools/azurite/node_modules/.bin:$$PATH" \
 	AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw== \
 	$(CARGO) test $(PROFILE) --workspace --test clouds -- --ignored
+
+# The CSI driver under the conformance suite of CSI.
+csi-sanity:
+	scripts/install-csi-sanity $(CACHE)/tools
+	PATH="$(CACHE)/tools/bin:$$PATH" \
+	$(CARGO) test $(PROFILE) -p forebay-csi --test node -- --ignored --exact sanity::the_suite_passes --nocapture
 
 # Clusters under simulated faults (docs/simulation.md): SEEDS=n seeds, FROM=n on, on all cores; or one SEED=n, told step
 # by step, under its own SCHEDULE or the one given.
