@@ -1,0 +1,32 @@
+//! The operator: makes masters, workers, mounts and volumes of what CacheClusters and Datasets say.
+//!
+//! [`plan`] decides, purely: objects and what was observed in, objects, calls and conditions out. The rest acts:
+//! informers keep what the API server says (`world`), the masters of each cluster are asked every few seconds
+//! (`masters`), and two controllers carry plans out (`cluster`, `dataset`).
+//!
+//! It is not in the way of data: masters keep the mount table, and everything goes on while no operator runs.
+//!
+//! Invariants: only the holder of the Lease acts; an object that is not ours is never touched; credentials are sealed
+//! before they leave the process, and are in no log, event or status; at rest there is no request to the API server but
+//! those that keep watches and the Lease alive.
+
+mod apply;
+mod calls;
+mod clock;
+mod cluster;
+mod controller;
+mod dataset;
+mod election;
+mod error;
+mod event;
+mod informer;
+mod masters;
+mod metrics;
+pub mod operator;
+pub mod plan;
+mod secrets;
+mod status;
+mod world;
+
+pub use masters::Dial;
+pub use operator::{Operator, Settings};

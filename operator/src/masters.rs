@@ -1,0 +1,237 @@
+//! The masters of every cluster, asked every few seconds how things stand.
+
+use crate::{
+    clock,
+    plan::{
+        name::{Key, Names},
+        view::View,
+    },
+    world::{Queues, World},
+};
+use forebay_client::{
+    Error as CallError,
+    call::{error_of, jittered, share},
+    channel::{MAX_MESSAGE, connect},
+};
+use forebay_proto::v1::{self, admin_client::AdminClient};
+use forebay_seal::SealKey;
+use forebay_service::Shutdown;
+use forebay_types::{Address, Code};
+use futures::future::join_all;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+use tonic::{Status, transport::Channel};
+
+/// How often the masters of a cluster are asked.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// How long one of them may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How often it is told that tiers fill up, if nothing else changes: each time is a write to the API server.
+const USE_TOLD: Duration = Duration::from_secs(20);
+
+/// Where the master of a number serves.
+pub type Dial = Arc<dyn Fn(&Names, u64) -> Result<Address, String> + Send + Sync>;
+
+/// All clusters that are asked.
+pub(crate) struct Observatory {
+    dial: Dial,
+    queues: Queues,
+    shutdown: Shutdown,
+    world: Weak<World>,
+    watched: Mutex<BTreeMap<String, Arc<Watched>>>,
+}
+
+/// A cluster that is asked.
+pub(crate) struct Watched {
+    names: Names,
+    task: Shutdown,
+    wanted: RwLock<Wanted>,
+    view: RwLock<Arc<View>>,
+    leader: RwLock<Option<(Address, Channel)>>,
+}
+
+#[derive(Clone, Default)]
+struct Wanted {
+    replicas: u32,
+    key: Option<Arc<SealKey>>,
+}
+
+impl Watched {
+    /// The last look.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// Makes one call to the master that leads. It is not repeated here: what comes of it is told first.
+    pub(crate) async fn call<T, F>(
+        &self,
+        what: &str,
+        call: impl FnOnce(AdminClient<Channel>) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let leader = self.leader.read().clone();
+        let nobody = || CallError::new(Code::NotLeader, format!("{what}: no master leads"));
+        let (address, channel) = leader.ok_or_else(nobody)?;
+        let admin = AdminClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let called = call(admin).await;
+        called.map_err(|status| error_of(&address, what, &status))
+    }
+
+    /// The key of its credentials.
+    pub(crate) fn key(&self) -> Option<Arc<SealKey>> {
+        self.wanted.read().key.clone()
+    }
+}
+
+impl Observatory {
+    pub(crate) fn new(
+        dial: Dial,
+        queues: Queues,
+        world: &Arc<World>,
+        shutdown: Shutdown,
+    ) -> Observatory {
+        Observatory {
+            dial,
+            queues,
+            shutdown,
+            world: Arc::downgrade(world),
+            watched: Mutex::default(),
+        }
+    }
+
+    /// From now on the masters of a cluster are asked: so many, with that key.
+    pub(crate) fn follow(
+        self: &Arc<Observatory>,
+        names: &Names,
+        replicas: u32,
+        key: Option<Arc<SealKey>>,
+    ) -> Arc<Watched> {
+        let mut all = self.watched.lock();
+        let watched = all.entry(names.uid.clone()).or_insert_with(|| {
+            let watched = Arc::new(Watched {
+                names: names.clone(),
+                task: self.shutdown.part(),
+                wanted: RwLock::default(),
+                view: RwLock::new(Arc::new(View {
+                    seen: clock::now(),
+                    silent_since: Some(clock::now()),
+                    ..View::default()
+                })),
+                leader: RwLock::default(),
+            });
+            let asking = ask(Arc::clone(self), Arc::clone(&watched));
+            watched.task.spawn(asking);
+            watched
+        });
+        *watched.wanted.write() = Wanted { replicas, key };
+        Arc::clone(watched)
+    }
+
+    /// A cluster that is asked.
+    pub(crate) fn get(&self, uid: &str) -> Option<Arc<Watched>> {
+        self.watched.lock().get(uid).cloned()
+    }
+
+    /// Leaves those alone that are no more.
+    pub(crate) fn sweep(&self, is_there: impl Fn(&Key, &str) -> bool) {
+        self.watched.lock().retain(|uid, watched| {
+            let stays = is_there(&watched.names.key, uid);
+            if !stays {
+                watched.task.begin();
+            }
+            stays
+        });
+    }
+
+    fn tell(&self, watched: &Watched, before: &View, after: &View) {
+        let key = &watched.names.key;
+        self.queues.clusters.push(key);
+        let turned = before.quorum.is_some() != after.quorum.is_some();
+        match self.world.upgrade() {
+            Some(world) if turned => self.queues.users(&world.datasets, key),
+            _ => after
+                .moved(before)
+                .iter()
+                .for_each(|dataset| self.queues.datasets.push(dataset)),
+        }
+    }
+}
+
+/// Asks until the cluster is left alone.
+async fn ask(observatory: Arc<Observatory>, watched: Arc<Watched>) {
+    let mut channels = BTreeMap::new();
+    let mut told = (View::default(), clock::now());
+    loop {
+        let wanted = watched.wanted.read().clone();
+        let before = watched.view();
+        let view = look(&observatory, &watched, &wanted, &before, &mut channels).await;
+        let now = view.seen;
+        let view = Arc::new(view);
+        *watched.view.write() = Arc::clone(&view);
+        let (last, at) = &told;
+        let fills = view.used() != last.used()
+            && now.duration_since(*at) >= USE_TOLD.try_into().unwrap_or_default();
+        if view.differs(last) || fills || !view.moved(last).is_empty() {
+            observatory.tell(&watched, last, &view);
+            told = (View::clone(&view), now);
+        }
+        sleep(jittered(INTERVAL, share())).await;
+    }
+}
+
+async fn look(
+    observatory: &Observatory,
+    watched: &Watched,
+    wanted: &Wanted,
+    before: &View,
+    channels: &mut BTreeMap<u64, (Address, Channel)>,
+) -> View {
+    let mut view = View {
+        seen: clock::now(),
+        ..View::default()
+    };
+    channels.retain(|id, _| *id <= u64::from(wanted.replicas));
+    for id in 1..=u64::from(wanted.replicas) {
+        if let Ok(address) = (observatory.dial)(&watched.names, id) {
+            let channel = || connect(&address);
+            channels
+                .entry(id)
+                .or_insert_with(|| (address.clone(), channel()));
+        }
+    }
+    let answers = join_all(channels.values().map(|(_, channel)| async {
+        let mut admin = AdminClient::new(channel.clone());
+        let request = v1::QuorumRequest { of_leader: false };
+        let answer = timeout(ANSWER, admin.quorum(request)).await;
+        Some(answer.ok()?.ok()?.into_inner())
+    }));
+    let answers: Vec<_> = answers.await.into_iter().flatten().collect();
+    view.hear(&answers);
+    let leader = view.quorum.as_ref().and_then(|q| channels.get(&q.leader));
+    *watched.leader.write() = leader.cloned();
+    let report = match leader {
+        Some((_, channel)) => {
+            let mut admin = AdminClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+            let report = timeout(ANSWER, admin.report(v1::ReportRequest {})).await;
+            report.ok().and_then(Result::ok)
+        }
+        None => None,
+    };
+    match report {
+        Some(report) => view.learn(report.into_inner(), wanted.key.as_deref()),
+        None => {
+            // Followers name a leader for a moment longer than it lives.
+            view.quorum = None;
+            view.silent_since = Some(before.silent_since.unwrap_or(view.seen));
+            view.table = Arc::clone(&before.table);
+        }
+    }
+    view
+}

@@ -1,0 +1,127 @@
+//! A volume and its claim: whether they are bound to each other, and how they come apart.
+
+use crate::plan::name::{Key, uid};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::ResourceExt;
+use serde_json::Value;
+
+/// Both as they were observed.
+pub struct Seen<'a> {
+    /// The volume.
+    pub volume: Option<&'a PersistentVolume>,
+    /// The claim.
+    pub claim: Option<&'a PersistentVolumeClaim>,
+}
+
+/// How they fit what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// They are bound.
+    Bound,
+    /// They will be.
+    Binding,
+    /// They must go before others are made.
+    Replacing,
+}
+
+impl Fit {
+    /// Whether objects may be applied.
+    pub fn may_apply(self) -> bool {
+        self != Fit::Replacing
+    }
+
+    /// What keeps pods from reading, by reason and message.
+    pub fn fault(self) -> Option<(&'static str, String)> {
+        match self {
+            Fit::Bound => None,
+            Fit::Binding => Some((
+                "VolumePending",
+                "the PersistentVolumeClaim is not bound yet".to_owned(),
+            )),
+            Fit::Replacing => Some((
+                "VolumeReplaced",
+                "the PersistentVolumeClaim is made anew as soon as no pod uses the old one".to_owned(),
+            )),
+        }
+    }
+}
+
+/// What to do about them beside applying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Delete the claim of that uid.
+    DeleteClaim(Key, String),
+    /// Delete the volume of that name and uid.
+    DeleteVolume(String, String),
+    /// Let the volume of that name forget a claim that is gone, so that the next one of the name can have it.
+    Release(String),
+}
+
+/// How they fit the volume that is desired, and what to do.
+pub fn plan(seen: &Seen<'_>, desired: &Value) -> (Fit, Vec<Act>) {
+    let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|s| s.phase.clone());
+    let stale = seen.volume.is_some_and(|volume| !is(volume, desired));
+    let lost = seen
+        .claim
+        .is_some_and(|claim| phase(claim).as_deref() == Some("Lost"));
+    let leaving = seen
+        .claim
+        .is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
+        || seen
+            .volume
+            .is_some_and(|volume| volume.metadata.deletion_timestamp.is_some());
+    if stale || lost || leaving {
+        let acts = if stale {
+            dismantle(seen)
+        } else {
+            seen.claim.into_iter().filter_map(delete_claim).collect()
+        };
+        return (Fit::Replacing, acts);
+    }
+    let bound = seen
+        .claim
+        .is_some_and(|claim| phase(claim).as_deref() == Some("Bound"));
+    let held = seen.volume.and_then(held_by);
+    let former = seen
+        .volume
+        .filter(|_| held.is_some() && held != seen.claim.map(uid));
+    let acts: Vec<Act> = former
+        .map(|volume| Act::Release(volume.name_any()))
+        .into_iter()
+        .collect();
+    let bound = bound && acts.is_empty() && seen.volume.is_some();
+    (if bound { Fit::Bound } else { Fit::Binding }, acts)
+}
+
+/// What takes both away: first the claim, which pods may still use, then the volume.
+pub fn dismantle(seen: &Seen<'_>) -> Vec<Act> {
+    let going = |deleted: bool, act: Act| (!deleted).then_some(act);
+    match (seen.claim, seen.volume) {
+        (Some(claim), _) => delete_claim(claim).into_iter().collect(),
+        (None, Some(volume)) => going(
+            volume.metadata.deletion_timestamp.is_some(),
+            Act::DeleteVolume(volume.name_any(), uid(volume)),
+        )
+        .into_iter()
+        .collect(),
+        (None, None) => Vec::new(),
+    }
+}
+
+fn delete_claim(claim: &PersistentVolumeClaim) -> Option<Act> {
+    let act = Act::DeleteClaim(Key::of(claim), uid(claim));
+    claim.metadata.deletion_timestamp.is_none().then_some(act)
+}
+
+/// Where a volume leads cannot be changed.
+fn is(volume: &PersistentVolume, desired: &Value) -> bool {
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    let attributes = csi.and_then(|csi| csi.volume_attributes.as_ref());
+    let attributes = serde_json::to_value(attributes).unwrap_or_default();
+    attributes == desired["spec"]["csi"]["volumeAttributes"]
+}
+
+/// The uid of the claim that has the volume.
+fn held_by(volume: &PersistentVolume) -> Option<String> {
+    volume.spec.as_ref()?.claim_ref.as_ref()?.uid.clone()
+}

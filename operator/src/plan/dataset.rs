@@ -1,0 +1,447 @@
+//! A Dataset: its mounts, its volume, its end.
+
+use crate::plan::{
+    claim::{self, Seen},
+    condition::{DEGRADED, Finding, PROGRESSING, READY},
+    mount::{self, Attempt, Call, Outcome, Standing, Table, Verdict, Wanted},
+    name::{FINALIZER, Key, Names, cluster_of, root, uid},
+    volume::{self, Claimant},
+};
+use forebay_crds::{CacheCluster, Dataset};
+use forebay_types::Credentials;
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::ResourceExt;
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Masters that nobody could reach for so long do not keep a Dataset from going.
+pub const LET_GO_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// Nor do masters that refuse to unmount it so often.
+const REFUSALS: u32 = 5;
+/// How soon the next answer of the masters is to be expected.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What was observed.
+pub struct Observed<'a> {
+    /// The Dataset.
+    pub dataset: &'a Dataset,
+    /// The CacheCluster that it refers to.
+    pub cluster: Option<&'a CacheCluster>,
+    /// Its masters.
+    pub masters: Masters<'a>,
+    /// The Secrets that the Dataset refers to.
+    pub secrets: &'a BTreeMap<String, Secret>,
+    /// The last call about each path.
+    pub attempts: &'a BTreeMap<String, Attempt>,
+    /// Its volume.
+    pub volume: Option<&'a PersistentVolume>,
+    /// Its claim.
+    pub claim: Option<&'a PersistentVolumeClaim>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What is known of the masters.
+#[derive(Clone, Copy)]
+pub enum Masters<'a> {
+    /// Nobody who leads has answered.
+    Silent {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The one that leads has.
+    Leading {
+        /// Its mount table.
+        table: &'a Table,
+        /// When it was asked.
+        seen: Timestamp,
+    },
+}
+
+/// A Secret that was asked for.
+#[derive(Clone, Debug)]
+pub enum Secret {
+    /// There was no answer yet.
+    Loading,
+    /// It is not there.
+    Absent,
+    /// The operator may not read it, or the API server does not say.
+    Unreadable(String),
+    /// Its contents.
+    Present(Credentials),
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Whether the Dataset is to have our finalizer.
+    pub finalizer: bool,
+    /// Objects to apply.
+    pub apply: Vec<Value>,
+    /// What else to do about the volume.
+    pub volume: Vec<claim::Act>,
+    /// Calls to the masters.
+    pub calls: Vec<Call>,
+    /// What the conditions are to say.
+    pub findings: Vec<Finding>,
+    /// When to look again, if nothing happens before.
+    pub again: Option<Duration>,
+    /// To be told as an event beside the conditions: reason and message.
+    pub note: Option<(&'static str, String)>,
+}
+
+/// Decides.
+pub fn plan(observed: &Observed<'_>) -> Plan {
+    if observed.dataset.metadata.deletion_timestamp.is_some() {
+        return leave(observed);
+    }
+    let refused = |reason, message: String| Plan {
+        finalizer: has_finalizer(observed.dataset),
+        findings: not_ready(reason, message),
+        ..Plan::default()
+    };
+    let wants = cluster_of(observed.dataset);
+    let Some(cluster) = observed.cluster else {
+        return refused(
+            "ClusterNotFound",
+            format!("there is no CacheCluster {wants}: create it, or create a Dataset with another clusterRef"),
+        );
+    };
+    if !granted(observed, cluster) {
+        let namespace = observed.dataset.namespace().unwrap_or_default();
+        return refused(
+            "NotGranted",
+            format!("CacheCluster {wants} does not let namespace {namespace} use it: its owner adds the namespace to spec.access.namespaces"),
+        );
+    }
+    serve(observed, cluster)
+}
+
+fn has_finalizer(dataset: &Dataset) -> bool {
+    dataset.finalizers().iter().any(|f| f == FINALIZER)
+}
+
+fn not_ready(reason: &'static str, message: String) -> Vec<Finding> {
+    vec![
+        Finding::no(READY, reason, message),
+        Finding::no(PROGRESSING, "Waiting", "nothing can be done before that"),
+        Finding::no(DEGRADED, "NotReady", ""),
+    ]
+}
+
+/// Its own namespace, a grant, or in use already: a grant that is taken back ends nothing.
+fn granted(observed: &Observed<'_>, cluster: &CacheCluster) -> bool {
+    let namespace = observed.dataset.namespace().unwrap_or_default();
+    let access = cluster.spec.access.as_ref();
+    let root = root(&Key::of(observed.dataset));
+    let mounted = match observed.masters {
+        Masters::Leading { table, .. } => !mount::unwanted(&root, table, &[]).is_empty(),
+        Masters::Silent { .. } => false,
+    };
+    cluster.namespace().as_deref() == Some(namespace.as_str())
+        || access.is_some_and(|access| access.grants(&namespace))
+        || mounted
+        || observed.claim.is_some()
+}
+
+fn claimant(dataset: &Dataset) -> Claimant {
+    Claimant {
+        claim: Key::of(dataset),
+        handle: uid(dataset),
+    }
+}
+
+fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
+    let dataset = observed.dataset;
+    let (key, uid, names) = (Key::of(dataset), uid(dataset), Names::of(cluster));
+    let desired = volume::volume(&key, &uid, &names, &claimant(dataset));
+    let seen = Seen {
+        volume: observed.volume,
+        claim: observed.claim,
+    };
+    let (fit, acts) = claim::plan(&seen, &desired);
+    let mut plan = Plan {
+        finalizer: true,
+        volume: acts,
+        ..Plan::default()
+    };
+    if fit.may_apply() {
+        plan.apply = vec![desired, volume::claim(&key, &uid)];
+    }
+    match observed.masters {
+        Masters::Silent { .. } => {
+            let message = format!(
+                "no master of CacheCluster {} leads: kubectl describe cachecluster -n {} {}",
+                names.key, names.key.namespace, names.key.name
+            );
+            plan.findings = not_ready("MastersUnavailable", message);
+        }
+        Masters::Leading { table, seen } => mounts(observed, &mut plan, table, seen, fit),
+    }
+    plan
+}
+
+/// How a mount stands, for the conditions.
+struct Found {
+    path: String,
+    verdict: Verdict,
+}
+
+fn mounts(
+    observed: &Observed<'_>,
+    plan: &mut Plan,
+    table: &Table,
+    seen: Timestamp,
+    fit: claim::Fit,
+) {
+    let dataset = observed.dataset;
+    let root = root(&Key::of(dataset));
+    let mut found = Vec::new();
+    let mut all = Vec::new();
+    for mount in &dataset.spec.mounts {
+        let secret = mount.secret_ref.as_ref();
+        let credentials = secret.map(|s| (s.name.as_str(), observed.secrets.get(&s.name)));
+        let (wanted, trouble) = match credentials {
+            None => (Wanted::new(&root, mount, None), None),
+            Some((_, Some(Secret::Present(credentials)))) => {
+                (Wanted::new(&root, mount, Some(credentials.clone())), None)
+            }
+            Some((name, secret)) => (
+                Wanted::new(&root, mount, None),
+                Some(missing(dataset, name, secret)),
+            ),
+        };
+        let verdict = match trouble {
+            None => {
+                let attempt = observed.attempts.get(&wanted.path);
+                mount::judge(&wanted, table, seen, attempt, observed.now)
+            }
+            // What is mounted stays: old credentials are better than none.
+            Some(standing) => Verdict {
+                standing,
+                readable: table.get(&wanted.path).is_some_and(|r| r.uri == wanted.uri),
+                call: None,
+                again: None,
+            },
+        };
+        found.push(Found {
+            path: mount.path.clone(),
+            verdict,
+        });
+        all.push(wanted);
+    }
+    take_away(observed, plan, table, seen, &all);
+    let readable = found_readable(table, &all, seen, observed);
+    for (n, found) in found.iter().enumerate() {
+        // A mount goes into one that is there.
+        let inside = |outer: &Wanted| all[n].path.starts_with(&format!("{}/", outer.path));
+        let outer = all.iter().zip(&readable);
+        let ready = outer.filter(|(o, _)| inside(o)).all(|(_, readable)| *readable);
+        if let Some(call) = found.verdict.call.clone().filter(|_| ready) {
+            plan.calls.push(call);
+        }
+        plan.again = sooner(plan.again, found.verdict.again);
+    }
+    plan.findings = findings(&found, fit, !plan.calls.is_empty());
+}
+
+/// Which of the wanted mounts show their store.
+fn found_readable(
+    table: &Table,
+    all: &[Wanted],
+    seen: Timestamp,
+    observed: &Observed<'_>,
+) -> Vec<bool> {
+    let readable = |wanted: &Wanted| {
+        let attempt = observed.attempts.get(&wanted.path);
+        let done = attempt.is_some_and(|a| {
+            a.wanted.is_some() && matches!(a.outcome, Outcome::Done { at } if at >= seen)
+        });
+        done || table.get(&wanted.path).is_some_and(|r| r.uri == wanted.uri)
+    };
+    all.iter().map(readable).collect()
+}
+
+fn missing(dataset: &Dataset, name: &str, secret: Option<&Secret>) -> Standing {
+    let namespace = dataset.namespace().unwrap_or_default();
+    match secret {
+        None | Some(Secret::Loading | Secret::Present(_)) => Standing::Pending,
+        Some(Secret::Absent) => Standing::Failed {
+            reason: "SecretNotFound",
+            message: format!("there is no Secret {name} in namespace {namespace}: create it"),
+        },
+        Some(Secret::Unreadable(why)) => Standing::Failed {
+            reason: "SecretUnreadable",
+            message: format!("Secret {name} in namespace {namespace}: {why}"),
+        },
+    }
+}
+
+/// Takes away what is mounted below the Dataset and wanted no longer; one after the other, the deepest first.
+fn take_away(
+    observed: &Observed<'_>,
+    plan: &mut Plan,
+    table: &Table,
+    seen: Timestamp,
+    wanted: &[Wanted],
+) -> Option<u32> {
+    let root = root(&Key::of(observed.dataset));
+    let next = mount::unwanted(&root, table, wanted).into_iter().next()?;
+    let attempt = observed.attempts.get(&next);
+    match attempt.map(|a| (a.wanted.is_none(), &a.outcome)) {
+        Some((_, Outcome::Running { .. })) => return Some(0),
+        Some((true, Outcome::Done { at })) if *at >= seen => {
+            plan.again = sooner(plan.again, Some(SOON));
+            return Some(0);
+        }
+        Some((true, Outcome::Failed { at, failures, .. })) => {
+            let wait = mount::wait(*failures);
+            let retry = *at + SignedDuration::try_from(wait).unwrap_or_default();
+            if observed.now < retry {
+                plan.again = sooner(plan.again, Some(wait));
+                return Some(*failures);
+            }
+            plan.calls.push(Call::Unmount(next));
+            return Some(*failures);
+        }
+        _ => {}
+    }
+    plan.calls.push(Call::Unmount(next));
+    Some(0)
+}
+
+fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
+}
+
+fn findings(found: &[Found], fit: claim::Fit, calling: bool) -> Vec<Finding> {
+    let says = |f: &Found| match &f.verdict.standing {
+        Standing::Failed { reason, message } => Some((*reason, format!("{}: {message}", f.path))),
+        Standing::Mounted | Standing::Pending => None,
+    };
+    let together = |of: &dyn Fn(&Found) -> bool| -> Option<(&'static str, String)> {
+        let failed: Vec<_> = found.iter().filter(|f| of(f)).filter_map(says).collect();
+        let messages: Vec<&str> = failed.iter().map(|(_, m)| m.as_str()).collect();
+        Some((failed.first()?.0, messages.join("; ")))
+    };
+    let hidden = found.iter().find(|f| !f.verdict.readable);
+    let pending = found
+        .iter()
+        .any(|f| f.verdict.standing == Standing::Pending);
+    let ready = if let Some((reason, message)) = together(&|f| !f.verdict.readable) {
+        Finding::no(READY, reason, message)
+    } else if let Some(hidden) = hidden {
+        Finding::no(READY, "Mounting", format!("{} is being mounted", hidden.path))
+    } else if let Some((reason, message)) = fit.fault() {
+        Finding::no(READY, reason, message)
+    } else {
+        Finding::yes(READY, "Readable", "pods can read it")
+    };
+    let degraded = match together(&|f| f.verdict.readable) {
+        Some((reason, message)) if ready.holds => Finding::yes(DEGRADED, reason, message),
+        _ if ready.holds => Finding::no(DEGRADED, "Healthy", ""),
+        _ => Finding::no(DEGRADED, "NotReady", ""),
+    };
+    let progressing = if pending || calling {
+        Finding::yes(PROGRESSING, "Mounting", "mounts are being changed")
+    } else if fit.fault().is_some() {
+        Finding::yes(PROGRESSING, "Binding", "the volume is being bound")
+    } else {
+        Finding::no(PROGRESSING, "Settled", "")
+    };
+    vec![ready, progressing, degraded]
+}
+
+/// It goes: the claim and the volume, then the mounts, then the finalizer.
+fn leave(observed: &Observed<'_>) -> Plan {
+    let dataset = observed.dataset;
+    if !has_finalizer(dataset) {
+        return Plan::default();
+    }
+    let stays = |what: String| Plan {
+        finalizer: true,
+        findings: vec![
+            Finding::no(READY, "Deleting", what.clone()),
+            Finding::yes(PROGRESSING, "Deleting", what),
+            Finding::no(DEGRADED, "NotReady", ""),
+        ],
+        ..Plan::default()
+    };
+    let seen = Seen {
+        volume: observed.volume,
+        claim: observed.claim,
+    };
+    let acts = claim::dismantle(&seen);
+    if observed.claim.is_some() || observed.volume.is_some() {
+        let what = format!(
+            "PersistentVolumeClaim {} is to go: as long as pods use it, it stays",
+            dataset.name_any()
+        );
+        return Plan {
+            volume: acts,
+            ..stays(what)
+        };
+    }
+    let gone = |note| Plan {
+        finalizer: false,
+        note,
+        ..Plan::default()
+    };
+    let wants = cluster_of(dataset);
+    let Some(_) = observed.cluster else {
+        return gone(None);
+    };
+    match observed.masters {
+        Masters::Silent { since } => {
+            let deleted = dataset.metadata.deletion_timestamp.as_ref();
+            let since = deleted.map_or(since, |time| time.0.max(since));
+            let end = since + LET_GO_AFTER;
+            if observed.now >= end {
+                let text = format!(
+                    "no master of CacheCluster {wants} could be reached for {} s: it goes without being unmounted",
+                    LET_GO_AFTER.as_secs()
+                );
+                return gone(Some(("LetGo", text)));
+            }
+            let wait = Duration::try_from(end.duration_since(observed.now));
+            Plan {
+                again: wait.ok(),
+                ..stays(format!(
+                    "the masters of CacheCluster {wants} are to unmount it, but none leads"
+                ))
+            }
+        }
+        Masters::Leading { table, seen } => {
+            let mut plan = stays("it is being unmounted".to_owned());
+            match take_away(observed, &mut plan, table, seen, &[]) {
+                Some(failures) if failures >= REFUSALS => {
+                    let text = format!("the masters of CacheCluster {wants} do not unmount it: it goes all the same");
+                    gone(Some(("LetGo", text)))
+                }
+                Some(_) => plan,
+                // The table may not show yet what was mounted a moment ago.
+                None if observed.attempts.values().any(|a| is_unsettled(a, seen)) => Plan {
+                    again: Some(SOON),
+                    ..plan
+                },
+                None => gone(None),
+            }
+        }
+    }
+}
+
+fn is_unsettled(attempt: &Attempt, seen: Timestamp) -> bool {
+    let mounted = attempt.wanted.is_some();
+    match attempt.outcome {
+        Outcome::Running { .. } => true,
+        Outcome::Done { at } => mounted && at >= seen,
+        Outcome::Failed { .. } => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "dataset_test.rs"]
+mod tests;

@@ -1,0 +1,19 @@
+//! What is wanted, decided purely: from objects and what was observed to objects, calls and conditions. No I/O,
+//! no clock, no randomness; the modules beside this one act.
+
+pub mod claim;
+pub mod cluster;
+pub mod cluster_status;
+pub mod condition;
+pub mod config;
+pub mod dataset;
+pub mod lease;
+pub mod master;
+pub mod membership;
+pub mod mount;
+pub mod name;
+pub mod pod;
+pub mod pod_seen;
+pub mod view;
+pub mod volume;
+pub mod worker;
