@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed; the lint spares test functions, not what they share"
 )]
 
+mod containers;
 mod fake_host;
 mod fuse_fs;
 mod lifecycle;

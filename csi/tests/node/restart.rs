@@ -7,6 +7,7 @@ use crate::{
 };
 use rustix::mount::{UnmountFlags, mount_bind, mount_remount, unmount};
 use std::fs;
+use tonic::Code;
 
 fn unmount_here(world: &World, name: &str) {
     unmount(world.path(name), UnmountFlags::DETACH).unwrap();
@@ -125,10 +126,12 @@ fn the_kubelet_comes_before_the_repair() {
             world.use_volume("v", "pods/1").await;
             world.host = None;
             world.start_host(Kind::Fuse);
-            // The repair may have it just now: then the kubelet asks again.
+            // The repair may have it just now, or the connection may be to the dead one: then the
+            // kubelet asks again.
             let request = world.publish_request("v", "pods/2", &[]);
             while let Err(status) = node.node_publish_volume(request.clone()).await {
-                assert_eq!(status.code(), tonic::Code::Aborted, "{status}");
+                let passing = [Code::Aborted, Code::Unavailable].contains(&status.code());
+                assert!(passing, "{status}");
             }
             assert!(world.shows("pods/2", "staging-v"));
             healed(world, "v", "pods/1").await;

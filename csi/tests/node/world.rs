@@ -11,6 +11,9 @@ use forebay_csi::{
         volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
     },
 };
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use std::{
     collections::HashMap,
     fs,
@@ -43,6 +46,8 @@ pub(crate) struct World {
     pub(crate) host: Option<FakeHost>,
     driver: Option<Child>,
     http: SocketAddr,
+    /// How mounts spread between the driver's container and the others; absent: there is one only.
+    propagation: Option<&'static str>,
 }
 
 impl Drop for World {
@@ -51,6 +56,15 @@ impl Drop for World {
         self.host = None;
         if self.driver.is_some() {
             self.kill();
+        }
+        // Else the directory cannot be removed.
+        let table = fs::read_to_string(MountTable::PATH).unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let points: Vec<&str> = points.collect();
+        for point in points.into_iter().rev() {
+            if Path::new(point).starts_with(self.dir.path()) {
+                unmount(point, UnmountFlags::DETACH).unwrap();
+            }
         }
     }
 }
@@ -62,6 +76,7 @@ impl World {
             host: None,
             driver: None,
             // Free a moment ago.
+            propagation: None,
             http: TcpListener::bind("127.0.0.1:0")
                 .unwrap()
                 .local_addr()
@@ -74,6 +89,15 @@ impl World {
         self.start_host(kind);
         self.start_driver();
         self.node().await
+    }
+
+    /// Puts the driver into a mount namespace of its own, as a container is, on a directory that
+    /// is shared with it.
+    pub(crate) fn separate(&mut self, propagation: &'static str) {
+        let dir = self.dir.path();
+        mount("kubelet", dir, "tmpfs", MountFlags::empty(), None).unwrap();
+        mount_change(dir, MountPropagationFlags::SHARED).unwrap();
+        self.propagation = Some(propagation);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -101,7 +125,15 @@ impl World {
             self.http
         );
         fs::write(self.path("csi.toml"), config).unwrap();
-        let mut driver = Command::new(env!("CARGO_BIN_EXE_forebay-csi"))
+        let program = env!("CARGO_BIN_EXE_forebay-csi");
+        let mut driver = if let Some(propagation) = self.propagation {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "--propagation", propagation, "--", program]);
+            unshare
+        } else {
+            Command::new(program)
+        };
+        let mut driver = driver
             .arg("--config")
             .arg(self.path("csi.toml"))
             .stdout(Stdio::piped())
