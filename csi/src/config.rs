@@ -91,6 +91,8 @@ impl CsiConfig {
 
     /// The socket where the driver makes itself known.
     pub fn registration_socket(&self, driver: &str) -> PathBuf {
-        Path::new(&self.registration_dir).join(format!("{driver}-reg.sock"))
+        // The kubelet names the path, with its slashes escaped, as the authority of its calls (kubernetes issue 109081), and h2
+        // refuses an escape in a host's name. Before an '@' is user information, where it may be.
+        Path::new(&self.registration_dir).join(format!("{driver}@registration.sock"))
     }
 }

@@ -218,7 +218,8 @@ async fn look(
     *watched.leader.write() = leader.cloned();
     let report = match leader {
         Some((_, channel)) => {
-            let mut admin = AdminClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+            let mut admin =
+                AdminClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
             let report = timeout(ANSWER, admin.report(v1::ReportRequest {})).await;
             report.ok().and_then(Result::ok)
         }

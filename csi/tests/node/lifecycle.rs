@@ -269,7 +269,7 @@ fn without_a_fuse_host_pods_can_end() {
 fn the_kubelet_finds_the_driver() {
     privately("lifecycle::the_kubelet_finds_the_driver", async |world| {
         world.begin(Kind::Memory).await;
-        let socket = "reg/csi.forebay.io-reg.sock";
+        let socket = "reg/csi.forebay.io@registration.sock";
         let mut registration = RegistrationClient::new(world.channel(socket).await);
         let info = registration.get_info(InfoRequest {}).await.unwrap();
         let info = info.into_inner();

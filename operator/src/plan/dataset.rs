@@ -107,14 +107,18 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     let Some(cluster) = observed.cluster else {
         return refused(
             "ClusterNotFound",
-            format!("there is no CacheCluster {wants}: create it, or create a Dataset with another clusterRef"),
+            format!(
+                "there is no CacheCluster {wants}: create it, or create a Dataset with another clusterRef"
+            ),
         );
     };
     if !granted(observed, cluster) {
         let namespace = observed.dataset.namespace().unwrap_or_default();
         return refused(
             "NotGranted",
-            format!("CacheCluster {wants} does not let namespace {namespace} use it: its owner adds the namespace to spec.access.namespaces"),
+            format!(
+                "CacheCluster {wants} does not let namespace {namespace} use it: its owner adds the namespace to spec.access.namespaces"
+            ),
         );
     }
     serve(observed, cluster)
@@ -239,7 +243,9 @@ fn mounts(
         // A mount goes into one that is there.
         let inside = |outer: &Wanted| all[n].path.starts_with(&format!("{}/", outer.path));
         let outer = all.iter().zip(&readable);
-        let ready = outer.filter(|(o, _)| inside(o)).all(|(_, readable)| *readable);
+        let ready = outer
+            .filter(|(o, _)| inside(o))
+            .all(|(_, readable)| *readable);
         if let Some(call) = found.verdict.call.clone().filter(|_| ready) {
             plan.calls.push(call);
         }
@@ -334,7 +340,11 @@ fn findings(found: &[Found], fit: claim::Fit, calling: bool) -> Vec<Finding> {
     let ready = if let Some((reason, message)) = together(&|f| !f.verdict.readable) {
         Finding::no(READY, reason, message)
     } else if let Some(hidden) = hidden {
-        Finding::no(READY, "Mounting", format!("{} is being mounted", hidden.path))
+        Finding::no(
+            READY,
+            "Mounting",
+            format!("{} is being mounted", hidden.path),
+        )
     } else if let Some((reason, message)) = fit.fault() {
         Finding::no(READY, reason, message)
     } else {
@@ -418,7 +428,9 @@ fn leave(observed: &Observed<'_>) -> Plan {
             let mut plan = stays("it is being unmounted".to_owned());
             match take_away(observed, &mut plan, table, seen, &[]) {
                 Some(failures) if failures >= REFUSALS => {
-                    let text = format!("the masters of CacheCluster {wants} do not unmount it: it goes all the same");
+                    let text = format!(
+                        "the masters of CacheCluster {wants} do not unmount it: it goes all the same"
+                    );
                     gone(Some(("LetGo", text)))
                 }
                 Some(_) => plan,

@@ -295,7 +295,8 @@ mod tests {
     }
 
     fn wanted() -> Wanted {
-        let mount = r#"{"path": "/m", "uri": "s3://b/p", "options": {"pathStyle": "true"}, "sync": "5m"}"#;
+        let mount =
+            r#"{"path": "/m", "uri": "s3://b/p", "options": {"pathStyle": "true"}, "sync": "5m"}"#;
         let mount: Mount = serde_json::from_str(mount).unwrap();
         Wanted::new("/ns/d", &mount, Some(secret("a")))
     }
@@ -357,10 +358,7 @@ mod tests {
             (Some(other(|r| r.uri = "s3://c".into())), false, unmount),
         ];
         for (row, readable, call) in cases {
-            let table: Table = row
-                .into_iter()
-                .map(|r| (wanted.path.clone(), r))
-                .collect();
+            let table: Table = row.into_iter().map(|r| (wanted.path.clone(), r)).collect();
             let verdict = judge(&wanted, &table, at(0), None, at(0));
             assert_eq!((verdict.readable, verdict.call), (readable, call));
         }
@@ -383,12 +381,20 @@ mod tests {
             failures: 0,
         };
         let pending = of(running(100), 101);
-        assert_eq!((&pending.standing, &pending.call), (&Standing::Pending, &None));
+        assert_eq!(
+            (&pending.standing, &pending.call),
+            (&Standing::Pending, &None)
+        );
         assert_eq!(pending.again, Some(Duration::from_secs(5)));
         let silent = of(running(100), 106);
         assert!(
-            matches!(silent.standing, Standing::Failed { reason: "StoreUnreachable", .. })
-                && silent.call.is_none()
+            matches!(
+                silent.standing,
+                Standing::Failed {
+                    reason: "StoreUnreachable",
+                    ..
+                }
+            ) && silent.call.is_none()
         );
         let failed = |failures, now| {
             let error = CallError::new(Code::PermissionDenied, "mount at m:1: no");
@@ -411,7 +417,10 @@ mod tests {
         assert!(failed(2, 104).call.is_some());
         assert!(failed(99, 129).call.is_none() && failed(99, 130).call.is_some());
         // Done, but the table was taken before; or after, and then it is gone again.
-        assert_eq!(of(Outcome::Done { at: at(60) }, 61).standing, Standing::Mounted);
+        assert_eq!(
+            of(Outcome::Done { at: at(60) }, 61).standing,
+            Standing::Mounted
+        );
         assert!(of(Outcome::Done { at: at(40) }, 61).call.is_some());
     }
 
@@ -444,7 +453,14 @@ mod tests {
     fn what_nobody_wants_goes_deepest_first() {
         let wanted = wanted();
         let row = row(&wanted);
-        let paths = ["/ns/d", "/ns/d/a", "/ns/d/a/b", "/ns/d/m", "/ns/dd", "/other"];
+        let paths = [
+            "/ns/d",
+            "/ns/d/a",
+            "/ns/d/a/b",
+            "/ns/d/m",
+            "/ns/dd",
+            "/other",
+        ];
         let table = paths.map(|path| (path.to_owned(), row.clone())).into();
         assert_eq!(
             unwanted("/ns/d", &table, &[wanted]),

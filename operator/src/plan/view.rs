@@ -146,7 +146,9 @@ fn row(mount: v1::Mount, key: Option<&SealKey>) -> Option<(String, Row)> {
     let (_, spec) = mount_from_wire(mount).ok()?;
     let held = match (&spec.credentials, key) {
         (None, _) => Held::Nothing,
-        (Some(sealed), Some(key)) => key.open(&spec.path, sealed).map_or(Held::Closed, Held::Open),
+        (Some(sealed), Some(key)) => key
+            .open(&spec.path, sealed)
+            .map_or(Held::Closed, Held::Open),
         (Some(_), None) => Held::Closed,
     };
     let row = Row {
