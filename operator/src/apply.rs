@@ -221,8 +221,14 @@ mod tests {
             ..ObjectMeta::default()
         };
         let wanted = json!({MANAGED_BY: MANAGER, CLUSTER: "u"});
-        assert!(is_ours(&meta(&[(MANAGED_BY, MANAGER), (CLUSTER, "u"), ("x", "y")]), &wanted));
-        assert!(!is_ours(&meta(&[(MANAGED_BY, MANAGER), (CLUSTER, "v")]), &wanted));
+        assert!(is_ours(
+            &meta(&[(MANAGED_BY, MANAGER), (CLUSTER, "u"), ("x", "y")]),
+            &wanted
+        ));
+        assert!(!is_ours(
+            &meta(&[(MANAGED_BY, MANAGER), (CLUSTER, "v")]),
+            &wanted
+        ));
         assert!(!is_ours(&meta(&[]), &wanted));
         assert!(!is_ours(&ObjectMeta::default(), &wanted));
     }

@@ -23,11 +23,7 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Api, Client, ResourceExt,
-    api::PostParams,
-    runtime::reflector::ObjectRef as Ref,
-};
+use kube::{Api, Client, ResourceExt, api::PostParams, runtime::reflector::ObjectRef as Ref};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::{
@@ -80,7 +76,11 @@ impl Clusters {
                 _ => None,
             },
             masters: seen.masters.as_deref(),
-            workers: seen.workers.iter().map(|(name, set)| (name.clone(), &**set)).collect(),
+            workers: seen
+                .workers
+                .iter()
+                .map(|(name, set)| (name.clone(), &**set))
+                .collect(),
             pods: seen.pods.iter().map(|pod| &**pod).collect(),
             claims: seen.claims.iter().map(|claim| &**claim).collect(),
             not_grown: not_grown.as_deref(),
@@ -154,8 +154,8 @@ impl Clusters {
 
     /// Masters are asked as soon as there are some.
     fn follow(&self, cluster: &CacheCluster, names: &Names, seal: &Seen) -> Arc<Watched> {
-        let set = (self.world.stateful_sets)
-            .get(&Ref::new(&names.master()).within(&names.key.namespace));
+        let set =
+            (self.world.stateful_sets).get(&Ref::new(&names.master()).within(&names.key.namespace));
         let have = set.and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
         let have = u32::try_from(have).unwrap_or(0);
         let key = match seal {
@@ -202,11 +202,7 @@ impl Clusters {
                 name: Some(names.seal()),
                 namespace: Some(names.key.namespace.clone()),
                 labels: Some(labels.into()),
-                owner_references: Some(vec![owner(
-                    "CacheCluster",
-                    &names.key.name,
-                    &names.uid,
-                )]),
+                owner_references: Some(vec![owner("CacheCluster", &names.key.name, &names.uid)]),
                 ..ObjectMeta::default()
             },
             data: Some([("key".to_owned(), ByteString(key.to_vec()))].into()),

@@ -1,10 +1,6 @@
 //! One plan at a time for each object, of many at the same time; failures are tried again, ever more slowly.
 
-use crate::{
-    error::Result,
-    metrics::Metrics,
-    plan::name::Key,
-};
+use crate::{error::Result, metrics::Metrics, plan::name::Key};
 use forebay_service::Shutdown;
 use futures::{StreamExt, channel::mpsc, stream};
 use kube::{

@@ -44,7 +44,8 @@ impl Datasets {
     pub(crate) async fn reconcile(&self, dataset: Arc<Dataset>) -> Result<Option<Duration>> {
         let (key, uid) = (Key::of(&*dataset), uid(&*dataset));
         let cluster = cluster_of(&dataset);
-        let cluster = (self.world.clusters).get(&Ref::new(&cluster.name).within(&cluster.namespace));
+        let cluster =
+            (self.world.clusters).get(&Ref::new(&cluster.name).within(&cluster.namespace));
         let watched = cluster.as_ref().and_then(|cluster| self.masters(cluster));
         let view = watched.as_ref().map(|watched| watched.view());
         let secrets = self.secrets(&dataset, &key);
@@ -59,10 +60,7 @@ impl Datasets {
             dataset: &dataset,
             cluster: cluster.as_deref(),
             masters: match &view {
-                Some(view) if view.quorum.is_some() => Masters::Leading {
-                    table: &view.table,
-                    seen: view.seen,
-                },
+                Some(view) if view.quorum.is_some() => Masters::Leading { table: &view.table },
                 Some(view) => Masters::Silent {
                     since: view.silent_since.unwrap_or(view.seen),
                 },
@@ -155,6 +153,7 @@ impl Datasets {
             .secrets
             .refer(&User::Dataset(key.clone()), &names.collect());
         let seen = seen.into_iter();
-        seen.map(|(key, seen)| (key.name, seen.credentials())).collect()
+        seen.map(|(key, seen)| (key.name, seen.credentials()))
+            .collect()
     }
 }

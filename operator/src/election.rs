@@ -49,7 +49,12 @@ impl Election {
         let give_up = GIVE_UP.unsigned_abs();
         let mut renewed = Instant::now();
         loop {
-            sleep(RENEW.unsigned_abs().min(give_up.saturating_sub(renewed.elapsed()))).await;
+            sleep(
+                RENEW
+                    .unsigned_abs()
+                    .min(give_up.saturating_sub(renewed.elapsed())),
+            )
+            .await;
             let begun = Instant::now();
             let left = give_up.saturating_sub(renewed.elapsed());
             match timeout(left.max(Duration::from_millis(1)), self.step()).await {
@@ -120,7 +125,9 @@ impl Election {
         match written {
             Ok(_) => Ok(true),
             Err(error) if has_code(&error, 409) => Ok(false),
-            Err(error) => Err(Error::api(format!("cannot write Lease {}", self.key))(error)),
+            Err(error) => Err(Error::api(format!("cannot write Lease {}", self.key))(
+                error,
+            )),
         }
     }
 }

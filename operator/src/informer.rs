@@ -55,7 +55,11 @@ impl Informer<'_> {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let events = watcher::watcher(Api::<PartialObjectMeta<K>>::all(client), config);
-        self.keep(events, |object| object.metadata.managed_fields = None, changed)
+        self.keep(
+            events,
+            |object| object.metadata.managed_fields = None,
+            changed,
+        )
     }
 
     fn keep<K>(

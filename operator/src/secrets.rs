@@ -108,7 +108,6 @@ impl Secrets {
         referred.collect()
     }
 
-
     fn watch(&self, key: Key) -> Shutdown {
         let part = self.shared.shutdown.part();
         let (shared, task) = (Arc::clone(&self.shared), part.clone());
@@ -164,7 +163,8 @@ fn contents(secret: Secret) -> Contents {
 
 /// What the API server says if the operator may not read it.
 fn refusal(error: &watcher::Error) -> Option<String> {
-    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
+        error
     else {
         return None;
     };

@@ -83,7 +83,8 @@ impl Own {
         let written = match status {
             Some(status) => {
                 body["status"] = status;
-                api.patch_status(&key.name, &params, &Patch::Apply(&body)).await
+                api.patch_status(&key.name, &params, &Patch::Apply(&body))
+                    .await
             }
             None => api.patch(&key.name, &params, &Patch::Apply(&body)).await,
         };
@@ -92,7 +93,9 @@ impl Own {
             Err(error) if is_missing(&error) || crate::error::has_code(&error, 409) => Ok(()),
             Err(error) => {
                 let kind = K::kind(&());
-                Err(Error::api(format!("cannot write the {what} of {kind} {key}"))(error))
+                Err(Error::api(format!(
+                    "cannot write the {what} of {kind} {key}"
+                ))(error))
             }
             Ok(_) => Ok(()),
         }

@@ -255,7 +255,12 @@ fn labelled<K>(store: &Store<K>, cluster: &str) -> Vec<ObjectMeta>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let of = |object: &K| object.labels().get(CLUSTER).is_some_and(|uid| uid == cluster);
+    let of = |object: &K| {
+        object
+            .labels()
+            .get(CLUSTER)
+            .is_some_and(|uid| uid == cluster)
+    };
     let found = store.state_filter(of);
     found.iter().map(|object| object.meta().clone()).collect()
 }

@@ -40,7 +40,8 @@ impl Fit {
             )),
             Fit::Replacing => Some((
                 "VolumeReplaced",
-                "the PersistentVolumeClaim is made anew as soon as no pod uses the old one".to_owned(),
+                "the PersistentVolumeClaim is made anew as soon as no pod uses the old one"
+                    .to_owned(),
             )),
         }
     }

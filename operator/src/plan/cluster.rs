@@ -88,7 +88,9 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     if deleting {
         findings.push(blocked(&observed.users));
     }
-    let apply = observed.seal.map(|seal| objects(observed, &membership, seal));
+    let apply = observed
+        .seal
+        .map(|seal| objects(observed, &membership, seal));
     Plan {
         finalizer,
         apply,
@@ -130,7 +132,10 @@ fn template_size(masters: Option<&StatefulSet>) -> Option<String> {
 fn grow(observed: &Observed<'_>) -> Vec<(Key, String)> {
     let size = &observed.cluster.spec.masters.storage.size;
     let smaller = |claim: &&&PersistentVolumeClaim| {
-        let requests = claim.spec.as_ref().and_then(|s| s.resources.as_ref()?.requests.as_ref());
+        let requests = claim
+            .spec
+            .as_ref()
+            .and_then(|s| s.resources.as_ref()?.requests.as_ref());
         let has = requests.and_then(|r| r.get("storage")?.0.parse::<Quantity>().ok());
         has.is_some_and(|has| has.bytes() < size.bytes())
             && claim.metadata.deletion_timestamp.is_none()

@@ -82,11 +82,7 @@ pub fn status(facts: &Facts<'_>) -> (Vec<Finding>, CacheClusterStatus) {
     (findings, status)
 }
 
-fn group_of<'a>(
-    facts: &Facts<'a>,
-    name: &'a str,
-    alive: &BTreeMap<&str, &Worker>,
-) -> Group<'a> {
+fn group_of<'a>(facts: &Facts<'a>, name: &'a str, alive: &BTreeMap<&str, &Worker>) -> Group<'a> {
     let observed = facts.observed;
     let set = observed.workers.get(name);
     let status = set.and_then(|set| set.status.as_ref());
@@ -209,7 +205,9 @@ fn degraded(
         });
         let named: Vec<String> = named.collect();
         let (reason, why) = trouble(&group.silent)
-            .map_or(("WorkersDown", String::new()), |(reason, why)| (reason, format!(": {why}")));
+            .map_or(("WorkersDown", String::new()), |(reason, why)| {
+                (reason, format!(": {why}"))
+            });
         let message = format!(
             "{} of {} workers of group {} serve, not {}{why}",
             group.serving,

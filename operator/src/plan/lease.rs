@@ -51,9 +51,9 @@ impl Candidate {
         }
         let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
         let holder = lease.holder_identity.as_deref().unwrap_or_default();
-        let length = lease.lease_duration_seconds.map_or(LENGTH, |seconds| {
-            SignedDuration::from_secs(seconds.into())
-        });
+        let length = lease
+            .lease_duration_seconds
+            .map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into()));
         if holder == self.me || holder.is_empty() || now.duration_since(since) > length {
             Step::Write(self.held(Some(lease), now))
         } else {

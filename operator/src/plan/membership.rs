@@ -59,12 +59,16 @@ pub fn plan(wanted: u32, have: Option<u32>, quorum: Option<&Quorum>) -> Membersh
         return waiting(done, quorum);
     };
     let Some(quorum) = quorum else {
-        let text = format!("the number of masters changes from {have} to {wanted} as soon as they have a leader");
+        let text = format!(
+            "the number of masters changes from {have} to {wanted} as soon as they have a leader"
+        );
         return stay(have, text);
     };
     let counts = |id: u64| quorum.members.iter().any(|m| m.id == id && m.voter);
     if let Some(missing) = (1..=u64::from(wanted.min(have))).find(|id| !counts(*id)) {
-        let text = format!("master {missing} must be in the quorum before the number of masters changes to {wanted}");
+        let text = format!(
+            "master {missing} must be in the quorum before the number of masters changes to {wanted}"
+        );
         return stay(have, text);
     }
     if wanted > have {
@@ -133,12 +137,7 @@ mod tests {
             (3, Some(3), Some(&one), (3, None, true)),
             (5, Some(3), Some(&one), (3, None, true)),
             // Down: the lead, the highest, the pods.
-            (
-                1,
-                Some(3),
-                Some(&three),
-                (3, Some(Step::Transfer(1)), true),
-            ),
+            (1, Some(3), Some(&three), (3, Some(Step::Transfer(1)), true)),
             (
                 1,
                 Some(3),

@@ -76,10 +76,7 @@ pub fn uid<K: Resource>(object: &K) -> String {
 pub fn cluster_of(dataset: &Dataset) -> Key {
     let cluster = &dataset.spec.cluster_ref;
     let own = || dataset.namespace().unwrap_or_default();
-    Key::new(
-        cluster.namespace.clone().unwrap_or_else(own),
-        &cluster.name,
-    )
+    Key::new(cluster.namespace.clone().unwrap_or_else(own), &cluster.name)
 }
 
 /// The directory of a Dataset in its cluster's tree.

@@ -52,13 +52,16 @@ impl Daemon<'_> {
         };
         let file = format!("{name}.toml");
         // A directory, and not the file alone: that one would stay as it was when the pod began.
-        let mut mounts = vec![json!({"name": "config", "mountPath": "/etc/forebay", "readOnly": true})];
+        let mut mounts =
+            vec![json!({"name": "config", "mountPath": "/etc/forebay", "readOnly": true})];
         mounts.extend(self.mounts);
-        let mut volumes = vec![json!({"name": "config", "projected": {"defaultMode": 0o444, "sources": [
-            {"configMap": {"name": self.config_map, "items": [{"key": file, "path": file}]}},
-            // Of the pod's group, where it has one; root may read it without a capability.
-            {"secret": {"name": names.seal(), "items": [{"key": "key", "path": "seal/key", "mode": 0o440}]}},
-        ]}})];
+        let mut volumes = vec![
+            json!({"name": "config", "projected": {"defaultMode": 0o444, "sources": [
+                {"configMap": {"name": self.config_map, "items": [{"key": file, "path": file}]}},
+                // Of the pod's group, where it has one; root may read it without a capability.
+                {"secret": {"name": names.seal(), "items": [{"key": "key", "path": "seal/key", "mode": 0o440}]}},
+            ]}}),
+        ];
         volumes.extend(self.volumes);
         let mut security = json!({"seccompProfile": {"type": "RuntimeDefault"}});
         merge(&mut security, self.security);

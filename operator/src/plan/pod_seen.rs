@@ -121,7 +121,10 @@ fn trouble_of(container: &ContainerStatus) -> Option<(&'static str, String)> {
         }
         _ => return None,
     };
-    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref());
     // The last line is where a process says why it ends.
     let last = last.and_then(|t| t.message.as_deref()?.trim_end().lines().next_back());
     let said = last.or(waiting.message.as_deref()).unwrap_or_default();
