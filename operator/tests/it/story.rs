@@ -44,7 +44,7 @@ where
     match waited {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => panic!("{name}: {what}: {error}"),
-        Err(_) => panic!("{name}: not {what}: {:#?}", seen.lock()),
+        Err(_) => panic!("{name}: not {what}: {:?}", seen.lock()),
     }
 }
 
@@ -195,6 +195,7 @@ async fn from_apply_to_delete() {
         "worker.toml",
     );
     server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
+    server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
     let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
     let labels = kube::api::ListParams::default().labels("app.kubernetes.io/component=worker");
     let daemons: Api<DaemonSet> = Api::namespaced(admin.clone(), "default");
