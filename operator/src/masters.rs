@@ -248,14 +248,13 @@ async fn look(
         }
         None => None,
     };
-    match report {
-        Some(report) => view.learn(report.into_inner(), wanted.key.as_deref()),
-        None => {
-            // Followers name a leader for a moment longer than it lives.
-            view.quorum = None;
-            view.silent_since = Some(before.silent_since.unwrap_or(view.seen));
-            view.table = Arc::clone(&before.table);
-        }
+    if let Some(report) = report {
+        view.learn(report.into_inner(), wanted.key.as_deref());
+    } else {
+        // Followers name a leader for a moment longer than it lives.
+        view.quorum = None;
+        view.silent_since = Some(before.silent_since.unwrap_or(view.seen));
+        view.table = Arc::clone(&before.table);
     }
     view
 }

@@ -160,7 +160,7 @@ fn conditions_say_what_is_the_matter() {
         table: Some(Table::new()),
         ..Case::default()
     };
-    let cases = [
+    let cases = vec![
         (Case::default(), "Readable !Settled !Healthy"),
         (
             Case {

@@ -54,7 +54,7 @@ impl ApiServer {
             .args(["genrsa", "-out"])
             .arg(&key)
             .arg("2048"));
-        let tokens = "admin,admin,1,system:masters\n\
+        let tokens = "admin,admin,1,system:masters\nalice,alice,3\n\
             operator,system:serviceaccount:forebay-system:forebay-operator,2,\"system:serviceaccounts,system:authenticated\"\n";
         std::fs::write(path("tokens.csv"), tokens).unwrap();
         let url = format!("https://127.0.0.1:{secure}");

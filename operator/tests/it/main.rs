@@ -2,6 +2,11 @@
 //!
 //! Needs etcd, kubectl, openssl, and the binaries of Kubernetes in `$FOREBAY_KUBERNETES` (default
 //! `~/.cache/forebay/kubernetes`); and `forebay` in `$FOREBAY_BIN`. Without them, tests are ignored.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "binaries are found by the environment"
+)]
+#![expect(clippy::unwrap_used, reason = "what a test does not expect fails it")]
 
 mod api_server;
 mod master;

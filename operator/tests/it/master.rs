@@ -12,6 +12,15 @@ fn forebay() -> Command {
 
 /// Starts the only master of a cluster; the port is given.
 pub(crate) fn master(dir: &Path, toml: &str, key: &[u8], at: u16) -> Process {
+    start(dir, toml, key, at, 1, 1)
+}
+
+/// Starts a master of several; the port of the first is given, the others have the next ones.
+pub(crate) fn start(dir: &Path, toml: &str, key: &[u8], at: u16, id: u16, of: u16) -> Process {
+    let peers: Vec<String> = (1..=of)
+        .map(|id| format!("{{id={id},address=\"127.0.0.1:{}\"}}", at + id - 1))
+        .collect();
+    let at = at + id - 1;
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("master.toml"), toml).unwrap();
     std::fs::write(dir.join("key"), key).unwrap();
@@ -21,15 +30,12 @@ pub(crate) fn master(dir: &Path, toml: &str, key: &[u8], at: u16) -> Process {
         forebay()
             .args(["master", "--config"])
             .arg(dir.join("master.toml"))
-            .env("FOREBAY_ID", "1")
+            .env("FOREBAY_ID", id.to_string())
             .env("FOREBAY_DATA_DIR", dir.join("data"))
             .env("FOREBAY_LISTEN", format!("127.0.0.1:{at}"))
             .env("FOREBAY_HTTP", format!("127.0.0.1:{}", port()))
             .env("FOREBAY_SEAL_KEY", dir.join("key"))
-            .env(
-                "FOREBAY_PEERS",
-                format!("[{{id=1,address=\"127.0.0.1:{at}\"}}]"),
-            ),
+            .env("FOREBAY_PEERS", format!("[{}]", peers.join(","))),
     )
 }
 

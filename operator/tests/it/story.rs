@@ -37,7 +37,7 @@ where
         met(object)
     };
     let waited = timeout(
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         await_condition(api.clone(), name, condition),
     )
     .await;
@@ -268,5 +268,107 @@ async fn from_apply_to_delete() {
     ] {
         assert!(events.contains(reason), "{reason}: {events}");
     }
+    shutdown.finish().await;
+    let leases = server.kubectl(&[
+        "get",
+        "lease",
+        "-n",
+        "forebay-system",
+        "-o",
+        "jsonpath={..holderIdentity}",
+    ]);
+    assert_eq!(leases, "", "released");
+}
+
+/// Whoever may write Datasets, but not read Secrets, cannot use one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver"]
+async fn a_dataset_is_no_way_round_the_rights_to_secrets() {
+    let server = ApiServer::start().await;
+    let role = "create clusterrole writer --verb=create,patch,get --resource=datasets.forebay.io";
+    server.kubectl(&role.split(' ').collect::<Vec<_>>());
+    let binding = "create clusterrolebinding writer --clusterrole=writer --user=alice";
+    server.kubectl(&binding.split(' ').collect::<Vec<_>>());
+    let datasets: Api<Dataset> = Api::namespaced(server.client("alice"), "default");
+    let make = |name: &str, mount: serde_json::Value| -> Dataset {
+        let mut dataset = serde_json::json!({"metadata": {"name": name}});
+        dataset["spec"] = serde_json::json!({"clusterRef": {"name": "c"}, "mounts": [mount]});
+        serde_json::from_value(dataset).unwrap()
+    };
+    let secret = serde_json::json!({"uri": "s3://b", "secretRef": {"name": "credentials"}});
+    let public = serde_json::json!({"uri": "s3://b", "options": {"anonymous": "true"}});
+    let params = kube::api::PostParams::default();
+    // The API server takes a moment to load the policy.
+    let mut said = String::new();
+    for n in 0..100 {
+        match datasets
+            .create(&params, &make(&format!("d{n}"), secret.clone()))
+            .await
+        {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                said = error.to_string();
+                break;
+            }
+        }
+    }
+    assert!(
+        said.contains("may not read all of these Secrets") && said.contains("credentials"),
+        "{said}"
+    );
+    datasets
+        .create(&params, &make("public", public))
+        .await
+        .unwrap();
+    let admin: Api<Dataset> = Api::namespaced(server.client("admin"), "default");
+    admin
+        .create(&params, &make("secret", secret))
+        .await
+        .unwrap();
+}
+
+/// From one master to three and back: the quorum follows, and pods go last.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver and forebay"]
+async fn masters_come_and_go() {
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    let at = port();
+    operator(server.client("operator"), at, &shutdown);
+    server.apply(CLUSTER);
+    let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
+    let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
+    until(&sets, "demo-master", "there", |set| set.is_some()).await;
+    let key = secrets.get("demo-seal").await.unwrap().data.unwrap()["key"]
+        .0
+        .clone();
+    let mut masters = Vec::new();
+    let mut start = async |id: u16, of: u16| {
+        let toml = maps.get("demo-master").await.unwrap().data.unwrap()["master.toml"].clone();
+        let dir = server.dir.path().join(format!("master-{id}"));
+        masters.push(master::start(&dir, &toml, &key, at, id, of));
+    };
+    start(1, 1).await;
+    cluster_says(&clusters, "Ready", "False", "NoNodes").await;
+    server.kubectl(&["scale", "cc", "demo", "--replicas=3"]);
+    let replicas = |wanted: i32| {
+        move |set: Option<&StatefulSet>| set.and_then(|s| s.spec.as_ref()?.replicas) == Some(wanted)
+    };
+    until(&sets, "demo-master", "three", replicas(3)).await;
+    start(2, 3).await;
+    start(3, 3).await;
+    let ready = |wanted: u32| {
+        move |cluster: Option<&CacheCluster>| {
+            let masters = cluster.and_then(|c| c.status.as_ref()?.masters.as_ref());
+            masters.is_some_and(|m| m.ready == wanted && m.replicas == wanted)
+        }
+    };
+    until(&clusters, "demo", "three that serve", ready(3)).await;
+    server.kubectl(&["scale", "cc", "demo", "--replicas=1"]);
+    until(&sets, "demo-master", "one", replicas(1)).await;
+    until(&clusters, "demo", "one that serves", ready(1)).await;
     shutdown.finish().await;
 }
