@@ -36,15 +36,12 @@ where
         *seen.lock() = object.cloned();
         met(object)
     };
-    let waited = timeout(
-        Duration::from_mins(1),
-        await_condition(api.clone(), name, condition),
-    )
-    .await;
+    let waiting = Box::pin(await_condition(api.clone(), name, condition));
+    let waited = timeout(Duration::from_mins(1), waiting).await;
     match waited {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => panic!("{name}: {what}: {error}"),
-        Err(_) => panic!("{name}: not {what}: {:?}", seen.lock()),
+        Err(late) => panic!("{name}: not {what}: {late}: {:?}", seen.lock()),
     }
 }
 
