@@ -83,18 +83,18 @@ impl Calls {
                 Err(CallError::new(Code::Timeout, text))
             });
             let kind = if wanted.is_some() { "mount" } else { "unmount" };
-            let at = clock::now();
             let outcome = match called {
                 Ok(()) => {
+                    masters.changed(&path, wanted.as_ref().map(Wanted::row));
                     calls.metrics.call(kind, "Done");
                     tracing::info!(%dataset, path, "{kind} is done");
-                    Outcome::Done { at }
+                    Outcome::Done
                 }
                 Err(error) => {
                     calls.metrics.call(kind, reason(error.code));
                     tracing::warn!(%dataset, path, %error, "{kind} has failed");
                     Outcome::Failed {
-                        at,
+                        at: clock::now(),
                         failures: failures + 1,
                         error,
                     }

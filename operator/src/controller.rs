@@ -16,9 +16,9 @@ use std::{collections::BTreeMap, convert::Infallible, fmt::Debug, sync::Arc, tim
 /// The first wait after a failure; twice as long after each …
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// … up to this.
-const RETRY_MOST: Duration = Duration::from_secs(60);
+const RETRY_MOST: Duration = Duration::from_mins(1);
 /// Everything is looked at again so often, from memory: in case that something was overheard.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_mins(5);
 
 /// Names of objects that are to be looked at.
 #[derive(Clone, Debug)]

@@ -60,10 +60,7 @@ impl Datasets {
             dataset: &dataset,
             cluster: cluster.as_deref(),
             masters: match &view {
-                Some(view) if view.quorum.is_some() => Masters::Leading {
-                    table: &view.table,
-                    seen: view.seen,
-                },
+                Some(view) if view.quorum.is_some() => Masters::Leading { table: &view.table },
                 Some(view) => Masters::Silent {
                     since: view.silent_since.unwrap_or(view.seen),
                 },

@@ -107,20 +107,16 @@ impl Election {
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let written = match before {
-            Some(lease) => {
-                let spec = Some(spec);
-                let lease = Lease { spec, ..lease };
-                self.api.replace(&self.key.name, &params, &lease).await
-            }
-            None => {
-                let metadata = ObjectMeta {
-                    name: Some(self.key.name.clone()),
-                    ..ObjectMeta::default()
-                };
-                let spec = Some(spec);
-                self.api.create(&params, &Lease { metadata, spec }).await
-            }
+        let spec = Some(spec);
+        let written = if let Some(lease) = before {
+            let lease = Lease { spec, ..lease };
+            self.api.replace(&self.key.name, &params, &lease).await
+        } else {
+            let metadata = ObjectMeta {
+                name: Some(self.key.name.clone()),
+                ..ObjectMeta::default()
+            };
+            self.api.create(&params, &Lease { metadata, spec }).await
         };
         match written {
             Ok(_) => Ok(true),

@@ -3,8 +3,9 @@
 use crate::{
     clock,
     plan::{
+        mount::Row,
         name::{Key, Names},
-        view::View,
+        view::{Change, View},
     },
     world::{Queues, World},
 };
@@ -52,6 +53,8 @@ pub(crate) struct Watched {
     task: Shutdown,
     wanted: RwLock<Wanted>,
     view: RwLock<Arc<View>>,
+    /// What calls did that the masters may have been asked before; locked while a view is replaced.
+    changes: Mutex<BTreeMap<String, Change>>,
     leader: RwLock<Option<(Address, Channel)>>,
 }
 
@@ -65,6 +68,26 @@ impl Watched {
     /// The last look.
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.read().clone()
+    }
+
+    /// A call has changed what is mounted at a path.
+    pub(crate) fn changed(&self, path: &str, row: Option<Row>) {
+        let mut changes = self.changes.lock();
+        let at = clock::now();
+        changes.insert(path.to_owned(), Change { at, row });
+        let mut view = View::clone(&self.view());
+        view.amend(changes.get_key_value(path));
+        *self.view.write() = Arc::new(view);
+    }
+
+    /// The masters have been asked.
+    fn replace(&self, mut view: View) -> Arc<View> {
+        let mut changes = self.changes.lock();
+        changes.retain(|_, change| change.at >= view.seen);
+        view.amend(&*changes);
+        let view = Arc::new(view);
+        *self.view.write() = Arc::clone(&view);
+        view
     }
 
     /// Makes one call to the master that leads. It is not repeated here: what comes of it is told first.
@@ -124,6 +147,7 @@ impl Observatory {
                     silent_since: Some(clock::now()),
                     ..View::default()
                 })),
+                changes: Mutex::default(),
                 leader: RwLock::default(),
             });
             let asking = ask(Arc::clone(self), Arc::clone(&watched));
@@ -173,8 +197,7 @@ async fn ask(observatory: Arc<Observatory>, watched: Arc<Watched>) {
         let before = watched.view();
         let view = look(&observatory, &watched, &wanted, &before, &mut channels).await;
         let now = view.seen;
-        let view = Arc::new(view);
-        *watched.view.write() = Arc::clone(&view);
+        let view = watched.replace(view);
         let (last, at) = &told;
         let fills = view.used() != last.used()
             && now.duration_since(*at) >= USE_TOLD.try_into().unwrap_or_default();
@@ -225,14 +248,13 @@ async fn look(
         }
         None => None,
     };
-    match report {
-        Some(report) => view.learn(report.into_inner(), wanted.key.as_deref()),
-        None => {
-            // Followers name a leader for a moment longer than it lives.
-            view.quorum = None;
-            view.silent_since = Some(before.silent_since.unwrap_or(view.seen));
-            view.table = Arc::clone(&before.table);
-        }
+    if let Some(report) = report {
+        view.learn(report.into_inner(), wanted.key.as_deref());
+    } else {
+        // Followers name a leader for a moment longer than it lives.
+        view.quorum = None;
+        view.silent_since = Some(before.silent_since.unwrap_or(view.seen));
+        view.table = Arc::clone(&before.table);
     }
     view
 }

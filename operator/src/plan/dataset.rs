@@ -21,8 +21,6 @@ use std::{collections::BTreeMap, time::Duration};
 pub const LET_GO_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Nor do masters that refuse to unmount it so often.
 const REFUSALS: u32 = 5;
-/// How soon the next answer of the masters is to be expected.
-const SOON: Duration = Duration::from_secs(2);
 
 /// What was observed.
 pub struct Observed<'a> {
@@ -56,8 +54,6 @@ pub enum Masters<'a> {
     Leading {
         /// Its mount table.
         table: &'a Table,
-        /// When it was asked.
-        seen: Timestamp,
     },
 }
 
@@ -142,7 +138,7 @@ fn granted(observed: &Observed<'_>, cluster: &CacheCluster) -> bool {
     let access = cluster.spec.access.as_ref();
     let root = root(&Key::of(observed.dataset));
     let mounted = match observed.masters {
-        Masters::Leading { table, .. } => !mount::unwanted(&root, table, &[]).is_empty(),
+        Masters::Leading { table } => !mount::unwanted(&root, table, &[]).is_empty(),
         Masters::Silent { .. } => false,
     };
     cluster.namespace().as_deref() == Some(namespace.as_str())
@@ -183,7 +179,7 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
             );
             plan.findings = not_ready("MastersUnavailable", message);
         }
-        Masters::Leading { table, seen } => mounts(observed, &mut plan, table, seen, fit),
+        Masters::Leading { table } => mounts(observed, &mut plan, table, fit),
     }
     plan
 }
@@ -194,13 +190,7 @@ struct Found {
     verdict: Verdict,
 }
 
-fn mounts(
-    observed: &Observed<'_>,
-    plan: &mut Plan,
-    table: &Table,
-    seen: Timestamp,
-    fit: claim::Fit,
-) {
+fn mounts(observed: &Observed<'_>, plan: &mut Plan, table: &Table, fit: claim::Fit) {
     let dataset = observed.dataset;
     let root = root(&Key::of(dataset));
     let mut found = Vec::new();
@@ -221,7 +211,7 @@ fn mounts(
         let verdict = match trouble {
             None => {
                 let attempt = observed.attempts.get(&wanted.path);
-                mount::judge(&wanted, table, seen, attempt, observed.now)
+                mount::judge(&wanted, table, attempt, observed.now)
             }
             // What is mounted stays: old credentials are better than none.
             Some(standing) => Verdict {
@@ -237,38 +227,21 @@ fn mounts(
         });
         all.push(wanted);
     }
-    take_away(observed, plan, table, seen, &all);
-    let readable = found_readable(table, &all, seen, observed);
+    take_away(observed, plan, table, &all);
+    let shown = |outer: &Wanted| {
+        let row = table.get(&outer.path);
+        row.is_some_and(|row| row.uri == outer.uri)
+    };
     for (n, found) in found.iter().enumerate() {
         // A mount goes into one that is there.
         let inside = |outer: &Wanted| all[n].path.starts_with(&format!("{}/", outer.path));
-        let outer = all.iter().zip(&readable);
-        let ready = outer
-            .filter(|(o, _)| inside(o))
-            .all(|(_, readable)| *readable);
+        let ready = all.iter().filter(|outer| inside(outer)).all(shown);
         if let Some(call) = found.verdict.call.clone().filter(|_| ready) {
             plan.calls.push(call);
         }
         plan.again = sooner(plan.again, found.verdict.again);
     }
     plan.findings = findings(&found, fit, !plan.calls.is_empty());
-}
-
-/// Which of the wanted mounts show their store.
-fn found_readable(
-    table: &Table,
-    all: &[Wanted],
-    seen: Timestamp,
-    observed: &Observed<'_>,
-) -> Vec<bool> {
-    let readable = |wanted: &Wanted| {
-        let attempt = observed.attempts.get(&wanted.path);
-        let done = attempt.is_some_and(|a| {
-            a.wanted.is_some() && matches!(a.outcome, Outcome::Done { at } if at >= seen)
-        });
-        done || table.get(&wanted.path).is_some_and(|r| r.uri == wanted.uri)
-    };
-    all.iter().map(readable).collect()
 }
 
 fn missing(dataset: &Dataset, name: &str, secret: Option<&Secret>) -> Standing {
@@ -291,7 +264,6 @@ fn take_away(
     observed: &Observed<'_>,
     plan: &mut Plan,
     table: &Table,
-    seen: Timestamp,
     wanted: &[Wanted],
 ) -> Option<u32> {
     let root = root(&Key::of(observed.dataset));
@@ -299,10 +271,6 @@ fn take_away(
     let attempt = observed.attempts.get(&next);
     match attempt.map(|a| (a.wanted.is_none(), &a.outcome)) {
         Some((_, Outcome::Running { .. })) => return Some(0),
-        Some((true, Outcome::Done { at })) if *at >= seen => {
-            plan.again = sooner(plan.again, Some(SOON));
-            return Some(0);
-        }
         Some((true, Outcome::Failed { at, failures, .. })) => {
             let wait = mount::wait(*failures);
             let retry = *at + SignedDuration::try_from(wait).unwrap_or_default();
@@ -424,9 +392,9 @@ fn leave(observed: &Observed<'_>) -> Plan {
                 ))
             }
         }
-        Masters::Leading { table, seen } => {
+        Masters::Leading { table } => {
             let mut plan = stays("it is being unmounted".to_owned());
-            match take_away(observed, &mut plan, table, seen, &[]) {
+            match take_away(observed, &mut plan, table, &[]) {
                 Some(failures) if failures >= REFUSALS => {
                     let text = format!(
                         "the masters of CacheCluster {wants} do not unmount it: it goes all the same"
@@ -434,23 +402,17 @@ fn leave(observed: &Observed<'_>) -> Plan {
                     gone(Some(("LetGo", text)))
                 }
                 Some(_) => plan,
-                // The table may not show yet what was mounted a moment ago.
-                None if observed.attempts.values().any(|a| is_unsettled(a, seen)) => Plan {
-                    again: Some(SOON),
-                    ..plan
-                },
+                // It ends, and wakes us.
+                None if observed
+                    .attempts
+                    .values()
+                    .any(|a| mount::is_running(Some(a))) =>
+                {
+                    plan
+                }
                 None => gone(None),
             }
         }
-    }
-}
-
-fn is_unsettled(attempt: &Attempt, seen: Timestamp) -> bool {
-    let mounted = attempt.wanted.is_some();
-    match attempt.outcome {
-        Outcome::Running { .. } => true,
-        Outcome::Done { at } => mounted && at >= seen,
-        Outcome::Failed { .. } => false,
     }
 }
 

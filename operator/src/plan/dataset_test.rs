@@ -1,1 +1,402 @@
+use super::*;
+use crate::plan::{
+    condition,
+    mount::{Held, Row},
+};
+use forebay_client::Error as CallError;
+use forebay_types::Code;
+use serde_json::json;
 
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn dataset(mounts: &Value) -> Dataset {
+    serde_json::from_value(json!({
+        "metadata": {"name": "d", "namespace": "ns", "uid": "D", "finalizers": [FINALIZER]},
+        "spec": {"clusterRef": {"name": "c"}, "mounts": mounts},
+    }))
+    .unwrap()
+}
+
+fn one() -> Dataset {
+    dataset(&json!([{"uri": "s3://b", "secretRef": {"name": "s"}}]))
+}
+
+fn cluster(namespace: &str, access: &[&str]) -> CacheCluster {
+    serde_json::from_value(json!({
+        "metadata": {"name": "c", "namespace": namespace, "uid": "C"},
+        "spec": {"workers": [], "access": {"namespaces": access}},
+    }))
+    .unwrap()
+}
+
+fn claim(phase: &str) -> PersistentVolumeClaim {
+    let metadata = json!({"name": "d", "namespace": "ns", "uid": "P"});
+    serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap()
+}
+
+fn volume(holder: &str) -> PersistentVolume {
+    let names = Names::of(&cluster("ns", &[]));
+    let mut volume = volume::volume(&Key::new("ns", "d"), "D", &names, &claimant(&one()));
+    volume["spec"]["claimRef"]["uid"] = json!(holder);
+    serde_json::from_value(volume).unwrap()
+}
+
+fn credentials(key: &str) -> Credentials {
+    Credentials::new([("K".to_owned(), key.to_owned())].into())
+}
+
+fn row(uri: &str, key: &str) -> Row {
+    Row {
+        uri: uri.to_owned(),
+        options: BTreeMap::new(),
+        sync: "60s".parse().unwrap(),
+        held: Held::Open(credentials(key)),
+    }
+}
+
+/// What was observed, in good order.
+struct Case {
+    dataset: Dataset,
+    cluster: Option<CacheCluster>,
+    table: Option<Table>,
+    silent_since: i64,
+    secrets: BTreeMap<String, Secret>,
+    attempts: BTreeMap<String, Attempt>,
+    volume: Option<PersistentVolume>,
+    claim: Option<PersistentVolumeClaim>,
+    now: i64,
+}
+
+impl Default for Case {
+    fn default() -> Case {
+        Case {
+            dataset: one(),
+            cluster: Some(cluster("ns", &[])),
+            table: Some([("/ns/d".to_owned(), row("s3://b", "k"))].into()),
+            silent_since: 0,
+            secrets: [("s".to_owned(), Secret::Present(credentials("k")))].into(),
+            attempts: BTreeMap::new(),
+            volume: Some(volume("P")),
+            claim: Some(claim("Bound")),
+            now: 1000,
+        }
+    }
+}
+
+impl Case {
+    fn plan(&self) -> Plan {
+        plan(&Observed {
+            dataset: &self.dataset,
+            cluster: self.cluster.as_ref(),
+            masters: match &self.table {
+                Some(table) => Masters::Leading { table },
+                None => Masters::Silent {
+                    since: at(self.silent_since),
+                },
+            },
+            secrets: &self.secrets,
+            attempts: &self.attempts,
+            volume: self.volume.as_ref(),
+            claim: self.claim.as_ref(),
+            now: at(self.now),
+        })
+    }
+
+    fn failed(mut self, wanted: Option<Wanted>, code: Code, failures: u32) -> Case {
+        let error = CallError::new(code, "the store's words");
+        let outcome = Outcome::Failed {
+            at: at(self.now),
+            failures,
+            error,
+        };
+        let attempt = Attempt { wanted, outcome };
+        self.attempts.insert("/ns/d".to_owned(), attempt);
+        self
+    }
+
+    fn deleted(mut self) -> Case {
+        let mut value = serde_json::to_value(&self.dataset).unwrap();
+        value["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:10:00Z");
+        self.dataset = serde_json::from_value(value).unwrap();
+        self
+    }
+
+    fn without_volume(self) -> Case {
+        Case {
+            volume: None,
+            claim: None,
+            ..self
+        }
+    }
+}
+
+/// Ready, Progressing and Degraded with their reasons; `!` before those that do not hold.
+fn said(plan: &Plan) -> String {
+    let of = |finding: &Finding| {
+        let not = if finding.holds { "" } else { "!" };
+        format!("{not}{}", finding.reason)
+    };
+    assert!(condition::merge(&[], &plan.findings, None, at(0)).len() == 3);
+    plan.findings.iter().map(of).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn conditions_say_what_is_the_matter() {
+    let wanted = |key: &str| {
+        Some(Wanted::new(
+            "/ns/d",
+            &one().spec.mounts[0],
+            Some(credentials(key)),
+        ))
+    };
+    let table = |uri: &str| Some([("/ns/d".to_owned(), row(uri, "k"))].into());
+    let secret = |secret: Secret| [("s".to_owned(), secret)].into();
+    let elsewhere = |access: &[&str]| Case {
+        cluster: Some(cluster("other", access)),
+        claim: None,
+        volume: None,
+        table: Some(Table::new()),
+        ..Case::default()
+    };
+    let cases = vec![
+        (Case::default(), "Readable !Settled !Healthy"),
+        (
+            Case {
+                cluster: None,
+                ..Case::default()
+            },
+            "!ClusterNotFound !Waiting !NotReady",
+        ),
+        (elsewhere(&["team"]), "!NotGranted !Waiting !NotReady"),
+        (elsewhere(&["ns"]), "!Mounting Mounting !NotReady"),
+        (elsewhere(&["*"]), "!Mounting Mounting !NotReady"),
+        // What is in use goes on without the grant.
+        (
+            Case {
+                table: table("s3://b"),
+                ..elsewhere(&[])
+            },
+            "!VolumePending Binding !NotReady",
+        ),
+        (
+            Case {
+                table: None,
+                ..Case::default()
+            },
+            "!MastersUnavailable !Waiting !NotReady",
+        ),
+        (
+            Case {
+                secrets: secret(Secret::Absent),
+                ..Case::default()
+            },
+            "Readable !Settled SecretNotFound",
+        ),
+        (
+            Case {
+                secrets: secret(Secret::Absent),
+                table: Some(Table::new()),
+                ..Case::default()
+            },
+            "!SecretNotFound !Settled !NotReady",
+        ),
+        (
+            Case {
+                secrets: secret(Secret::Unreadable("no".into())),
+                ..Case::default()
+            },
+            "Readable !Settled SecretUnreadable",
+        ),
+        (
+            Case {
+                secrets: secret(Secret::Present(credentials("x"))),
+                ..Case::default()
+            },
+            "Readable Mounting !Healthy",
+        ),
+        (
+            Case {
+                secrets: secret(Secret::Present(credentials("x"))),
+                ..Case::default()
+            }
+            .failed(wanted("x"), Code::PermissionDenied, 1),
+            "Readable !Settled AccessDenied",
+        ),
+        (
+            Case {
+                table: Some(Table::new()),
+                ..Case::default()
+            }
+            .failed(wanted("k"), Code::NotFound, 1),
+            "!StoreNotFound !Settled !NotReady",
+        ),
+        (
+            Case {
+                table: table("s3://old"),
+                ..Case::default()
+            },
+            "!Mounting Mounting !NotReady",
+        ),
+        (
+            Case {
+                claim: Some(claim("Pending")),
+                ..Case::default()
+            },
+            "!VolumePending Binding !NotReady",
+        ),
+        (
+            Case {
+                claim: Some(claim("Lost")),
+                ..Case::default()
+            },
+            "!VolumeReplaced Binding !NotReady",
+        ),
+    ];
+    for (case, expected) in cases {
+        assert_eq!(said(&case.plan()), expected);
+    }
+}
+
+#[test]
+fn in_good_order_there_is_nothing_to_do() {
+    let plan = Case::default().plan();
+    assert!(plan.finalizer && plan.calls.is_empty() && plan.volume.is_empty());
+    let kinds: Vec<_> = plan.apply.iter().map(|o| o["kind"].clone()).collect();
+    assert_eq!(kinds, ["PersistentVolume", "PersistentVolumeClaim"]);
+    let csi = &plan.apply[0]["spec"]["csi"];
+    assert_eq!(
+        (&csi["volumeHandle"], &csi["volumeAttributes"]["path"]),
+        (&json!("D"), &json!("/ns/d"))
+    );
+}
+
+#[test]
+fn outer_mounts_come_before_those_inside_and_leftovers_go() {
+    let mounts = json!([
+        {"uri": "s3://b", "path": "/", "options": {"anonymous": "true"}},
+        {"uri": "s3://c", "path": "/in", "options": {"anonymous": "true"}},
+    ]);
+    let anonymous = |uri: &str| Row {
+        options: [("anonymous".to_owned(), "true".to_owned())].into(),
+        held: Held::Nothing,
+        ..row(uri, "")
+    };
+    let mut case = Case {
+        dataset: dataset(&mounts),
+        table: Some([("/ns/d/old".to_owned(), anonymous("s3://x"))].into()),
+        ..Case::default()
+    };
+    let calls = |case: &Case| -> Vec<String> {
+        let path = |call: Call| match call {
+            Call::Mount(wanted) => format!("+{}", wanted.path),
+            Call::Unmount(path) => format!("-{path}"),
+        };
+        case.plan().calls.into_iter().map(path).collect()
+    };
+    assert_eq!(calls(&case), ["-/ns/d/old", "+/ns/d"]);
+    case.table = Some([("/ns/d".to_owned(), anonymous("s3://b"))].into());
+    assert_eq!(calls(&case), ["+/ns/d/in"]);
+}
+
+#[test]
+fn a_claim_that_was_made_anew_gets_the_volume() {
+    let case = Case {
+        volume: Some(volume("former")),
+        ..Case::default()
+    };
+    let plan = case.plan();
+    assert_eq!(plan.volume, [claim::Act::Release("forebay-D".into())]);
+    assert!(!plan.findings[0].holds);
+}
+
+#[test]
+fn a_volume_of_another_cluster_is_replaced() {
+    let mut other = cluster("ns", &[]);
+    other.metadata.uid = Some("C2".to_owned());
+    let mut case = Case {
+        cluster: Some(other),
+        ..Case::default()
+    };
+    let plan = case.plan();
+    assert!(plan.apply.is_empty());
+    let delete = claim::Act::DeleteClaim(Key::new("ns", "d"), "P".into());
+    assert_eq!(plan.volume, [delete]);
+    case.claim = None;
+    let delete = claim::Act::DeleteVolume("forebay-D".into(), String::new());
+    assert_eq!(case.plan().volume, [delete]);
+    case.volume = None;
+    assert_eq!(case.plan().apply.len(), 2);
+}
+
+#[test]
+fn it_goes_by_claim_and_volume_and_mounts() {
+    let plan = Case::default().deleted().plan();
+    assert_eq!(
+        plan.volume,
+        [claim::Act::DeleteClaim(Key::new("ns", "d"), "P".into())]
+    );
+    assert!(plan.finalizer && plan.calls.is_empty());
+    assert_eq!(said(&plan), "!Deleting Deleting !NotReady");
+    let plan = Case {
+        claim: None,
+        ..Case::default()
+    }
+    .deleted()
+    .plan();
+    assert!(matches!(plan.volume[..], [claim::Act::DeleteVolume(..)]) && plan.finalizer);
+    let plan = Case::default().without_volume().deleted().plan();
+    assert_eq!(plan.calls, [Call::Unmount("/ns/d".into())]);
+    assert!(plan.finalizer);
+    let unmounted = Case {
+        table: Some(Table::new()),
+        ..Case::default()
+    };
+    assert!(!unmounted.without_volume().deleted().plan().finalizer);
+}
+
+#[test]
+fn it_is_let_go_when_nobody_can_unmount_it() {
+    // Deleted at 600; masters silent since 590.
+    let silent = |now| {
+        let case = Case {
+            table: None,
+            silent_since: 590,
+            now,
+            ..Case::default()
+        };
+        case.without_volume().deleted().plan()
+    };
+    let waits = silent(630);
+    assert!(waits.finalizer && waits.again == Some(Duration::from_secs(30)));
+    let gone = silent(660);
+    assert!(!gone.finalizer && gone.note.unwrap().0 == "LetGo");
+    let refused = |failures| {
+        let case = Case::default().failed(None, Code::InvalidArgument, failures);
+        case.without_volume().deleted().plan()
+    };
+    assert!(refused(4).finalizer && !refused(5).finalizer);
+    let orphan = Case {
+        cluster: None,
+        table: None,
+        ..Case::default()
+    };
+    assert!(!orphan.without_volume().deleted().plan().finalizer);
+    // A call under way may still mount it.
+    let mut running = Case {
+        table: Some(Table::new()),
+        ..Case::default()
+    };
+    let outcome = Outcome::Running {
+        since: at(999),
+        failures: 0,
+    };
+    let wanted = Wanted::new("/ns/d", &one().spec.mounts[0], None);
+    let attempt = Attempt {
+        wanted: Some(wanted),
+        outcome,
+    };
+    running.attempts.insert("/ns/d".into(), attempt);
+    assert!(running.without_volume().deleted().plan().finalizer);
+}

@@ -56,7 +56,10 @@ pub fn plan(wanted: u32, have: Option<u32>, quorum: Option<&Quorum>) -> Membersh
         waits: None,
     };
     let Some(have) = have.filter(|have| *have != wanted) else {
-        return waiting(done, quorum);
+        return Membership {
+            waits: waits_for(wanted, quorum),
+            ..done
+        };
     };
     let Some(quorum) = quorum else {
         let text = format!(
@@ -92,14 +95,11 @@ pub fn plan(wanted: u32, have: Option<u32>, quorum: Option<&Quorum>) -> Membersh
 }
 
 /// There are as many pods as wanted; do all of them count?
-fn waiting(done: Membership, quorum: Option<&Quorum>) -> Membership {
-    let ids = 1..=u64::from(done.replicas);
-    let waits = quorum.and_then(|quorum| {
-        let counts = |id: &u64| quorum.members.iter().any(|m| m.id == *id && m.voter);
-        let missing = ids.clone().find(|id| !counts(id))?;
-        Some(format!("master {missing} is to join the quorum"))
-    });
-    Membership { waits, ..done }
+fn waits_for(wanted: u32, quorum: Option<&Quorum>) -> Option<String> {
+    let quorum = quorum?;
+    let counts = |id: &u64| quorum.members.iter().any(|m| m.id == *id && m.voter);
+    let missing = (1..=u64::from(wanted)).find(|id| !counts(id))?;
+    Some(format!("master {missing} is to join the quorum"))
 }
 
 #[cfg(test)]

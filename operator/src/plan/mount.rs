@@ -72,15 +72,14 @@ impl Wanted {
         }
     }
 
-    fn is(&self, row: &Row) -> bool {
-        let held = match &self.credentials {
-            None => Held::Nothing,
-            Some(credentials) => Held::Open(credentials.clone()),
-        };
-        self.uri == row.uri
-            && self.options == row.options
-            && self.sync == row.sync
-            && held == row.held
+    /// The row that it becomes.
+    pub fn row(&self) -> Row {
+        Row {
+            uri: self.uri.clone(),
+            options: self.options.clone(),
+            sync: self.sync,
+            held: self.credentials.clone().map_or(Held::Nothing, Held::Open),
+        }
     }
 }
 
@@ -116,11 +115,8 @@ pub enum Outcome {
         /// Failures of the same before.
         failures: u32,
     },
-    /// It is done.
-    Done {
-        /// Since when.
-        at: Timestamp,
-    },
+    /// It is done, and the table shows it.
+    Done,
     /// It failed.
     Failed {
         /// When.
@@ -170,14 +166,8 @@ pub enum Call {
     Unmount(String),
 }
 
-/// Judges a wanted mount. `table` was taken at `seen`.
-pub fn judge(
-    wanted: &Wanted,
-    table: &Table,
-    seen: Timestamp,
-    attempt: Option<&Attempt>,
-    now: Timestamp,
-) -> Verdict {
+/// Judges a wanted mount.
+pub fn judge(wanted: &Wanted, table: &Table, attempt: Option<&Attempt>, now: Timestamp) -> Verdict {
     let row = table.get(&wanted.path);
     let mut verdict = Verdict {
         standing: Standing::Mounted,
@@ -186,15 +176,10 @@ pub fn judge(
         again: None,
     };
     let same = attempt.filter(|a| a.wanted.as_ref() == Some(wanted));
-    if row.is_some_and(|row| wanted.is(row)) {
+    if row.is_some_and(|row| *row == wanted.row()) {
         return verdict;
     }
     match same.map(|attempt| &attempt.outcome) {
-        // The table is older than that.
-        Some(Outcome::Done { at }) if *at >= seen => {
-            verdict.readable = true;
-            return verdict;
-        }
         Some(Outcome::Running { since, .. }) => {
             let silent = *since + SILENT_AFTER;
             verdict.standing = if now < silent {
@@ -226,7 +211,7 @@ pub fn judge(
                 return verdict;
             }
         }
-        Some(Outcome::Done { .. }) | None => verdict.standing = Standing::Pending,
+        Some(Outcome::Done) | None => verdict.standing = Standing::Pending,
     }
     // Masters refuse to show another store at a path that is in use.
     verdict.call = Some(match row {
@@ -301,15 +286,6 @@ mod tests {
         Wanted::new("/ns/d", &mount, Some(secret("a")))
     }
 
-    fn row(wanted: &Wanted) -> Row {
-        Row {
-            uri: wanted.uri.clone(),
-            options: wanted.options.clone(),
-            sync: wanted.sync,
-            held: (wanted.credentials.clone()).map_or(Held::Nothing, Held::Open),
-        }
-    }
-
     fn attempt(wanted: &Wanted, outcome: Outcome) -> Attempt {
         Attempt {
             wanted: Some(wanted.clone()),
@@ -332,7 +308,7 @@ mod tests {
     #[test]
     fn whatever_differs_is_mounted_again() {
         let wanted = wanted();
-        let same = row(&wanted);
+        let same = wanted.row();
         let other = |change: fn(&mut Row)| {
             let mut row = same.clone();
             change(&mut row);
@@ -359,7 +335,7 @@ mod tests {
         ];
         for (row, readable, call) in cases {
             let table: Table = row.into_iter().map(|r| (wanted.path.clone(), r)).collect();
-            let verdict = judge(&wanted, &table, at(0), None, at(0));
+            let verdict = judge(&wanted, &table, None, at(0));
             assert_eq!((verdict.readable, verdict.call), (readable, call));
         }
     }
@@ -371,7 +347,6 @@ mod tests {
             judge(
                 &wanted,
                 &Table::new(),
-                at(50),
                 Some(&attempt(&wanted, outcome)),
                 at(now),
             )
@@ -416,12 +391,8 @@ mod tests {
         );
         assert!(failed(2, 104).call.is_some());
         assert!(failed(99, 129).call.is_none() && failed(99, 130).call.is_some());
-        // Done, but the table was taken before; or after, and then it is gone again.
-        assert_eq!(
-            of(Outcome::Done { at: at(60) }, 61).standing,
-            Standing::Mounted
-        );
-        assert!(of(Outcome::Done { at: at(40) }, 61).call.is_some());
+        // Somebody took it away.
+        assert!(of(Outcome::Done, 61).call.is_some());
     }
 
     #[test]
@@ -439,7 +410,7 @@ mod tests {
         };
         let of = |outcome| {
             let attempt = attempt(&before, outcome);
-            judge(&wanted, &Table::new(), at(50), Some(&attempt), at(100))
+            judge(&wanted, &Table::new(), Some(&attempt), at(100))
         };
         assert!(of(failed).call.is_some());
         let running = Outcome::Running {
@@ -452,7 +423,7 @@ mod tests {
     #[test]
     fn what_nobody_wants_goes_deepest_first() {
         let wanted = wanted();
-        let row = row(&wanted);
+        let row = wanted.row();
         let paths = [
             "/ns/d",
             "/ns/d/a",

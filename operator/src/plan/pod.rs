@@ -1,7 +1,7 @@
 //! What pods of masters and workers have in common.
 
 use crate::plan::{config::MEMORY_LIMIT, name::Names};
-use forebay_crds::{PodSettings, ResourceList};
+use forebay_crds::{PodSettings, Quantity, ResourceList};
 use serde_json::{Map, Value, json};
 
 /// Annotation of a pod template with the hash of its configuration: another one replaces the pods.
@@ -123,7 +123,7 @@ fn resources(settings: &PodSettings, memory_volumes: u64) -> Value {
     let given = settings.resources.clone().unwrap_or_default();
     let list = |list: Option<ResourceList>, cpu: Option<&str>, memory: u64| {
         let list = list.unwrap_or_default();
-        let memory = list.memory.as_ref().map_or(memory, |m| m.bytes());
+        let memory = list.memory.as_ref().map_or(memory, Quantity::bytes);
         let mut value = json!({"memory": bytes(memory + memory_volumes)});
         if let Some(cpu) = list.cpu.as_deref().or(cpu) {
             value["cpu"] = json!(cpu);
@@ -131,7 +131,7 @@ fn resources(settings: &PodSettings, memory_volumes: u64) -> Value {
         value
     };
     let limit = given.limits.as_ref().and_then(|l| l.memory.as_ref());
-    let limit = limit.map_or(MEMORY_LIMIT, |memory| memory.bytes());
+    let limit = limit.map_or(MEMORY_LIMIT, Quantity::bytes);
     let requested = given.requests.as_ref().and_then(|r| r.memory.as_ref());
     // Nothing may be requested that cannot be used.
     let limit = requested.map_or(limit, |memory| memory.bytes().max(limit));

@@ -60,6 +60,15 @@ pub struct Tier {
     pub fault: Option<String>,
 }
 
+/// What a call did to a path.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// When it was done.
+    pub at: Timestamp,
+    /// What is mounted there now.
+    pub row: Option<Row>,
+}
+
 impl View {
     /// Takes in what each master said of the quorum.
     pub fn hear(&mut self, answers: &[v1::QuorumResponse]) {
@@ -95,6 +104,17 @@ impl View {
         let dead_after = interval * 3 + Duration::from_secs(2);
         let workers = report.workers.into_iter();
         self.workers = workers.map(|w| worker(w, dead_after)).collect();
+    }
+
+    /// Takes in changes that were made since the masters were asked.
+    pub fn amend<'a>(&mut self, changes: impl IntoIterator<Item = (&'a String, &'a Change)>) {
+        for (path, change) in changes {
+            let table = Arc::make_mut(&mut self.table);
+            match &change.row {
+                Some(row) => table.insert(path.clone(), row.clone()),
+                None => table.remove(path),
+            };
+        }
     }
 
     /// Whether it tells another story than `other`; how full tiers are is none.

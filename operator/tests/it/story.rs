@@ -1,0 +1,371 @@
+//! A CacheCluster and a Dataset, from `kubectl apply` to `kubectl delete`.
+
+use crate::{api_server::ApiServer, master, process::port, s3};
+use forebay_crds::{CacheCluster, Dataset};
+use forebay_operator::{Operator, Settings};
+use forebay_service::Shutdown;
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, StatefulSet},
+        core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{Api, Client, Resource, ResourceExt, runtime::wait::await_condition};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+const CLUSTER: &str = "
+apiVersion: forebay.io/v1alpha1
+kind: CacheCluster
+metadata: {name: demo, namespace: default}
+spec:
+  workers:
+  - name: default
+    tiers:
+    - {medium: SSD, quota: 64Mi, hostPath: /var/lib/forebay}
+";
+
+async fn until<K>(api: &Api<K>, name: &str, what: &str, met: impl Fn(Option<&K>) -> bool)
+where
+    K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
+{
+    let seen = parking_lot::Mutex::new(None);
+    let condition = |object: Option<&K>| {
+        *seen.lock() = object.cloned();
+        met(object)
+    };
+    let waiting = Box::pin(await_condition(api.clone(), name, condition));
+    let waited = timeout(Duration::from_mins(1), waiting).await;
+    match waited {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => panic!("{name}: {what}: {error}"),
+        Err(late) => panic!("{name}: not {what}: {late}: {:?}", seen.lock()),
+    }
+}
+
+fn says(conditions: &[Condition], kind: &str, status: &str, reason: &str) -> bool {
+    let mut conditions = conditions.iter();
+    conditions.any(|c| c.type_ == kind && c.status == status && c.reason == reason)
+}
+
+async fn dataset_says(api: &Api<Dataset>, name: &str, kind: &str, status: &str, reason: &str) {
+    until(api, name, &format!("{kind}={status} {reason}"), |dataset| {
+        let status_of = dataset.and_then(|d| d.status.as_ref());
+        status_of.is_some_and(|s| says(&s.conditions, kind, status, reason))
+    })
+    .await;
+}
+
+async fn cluster_says(api: &Api<CacheCluster>, kind: &str, status: &str, reason: &str) {
+    until(
+        api,
+        "demo",
+        &format!("{kind}={status} {reason}"),
+        |cluster| {
+            let status_of = cluster.and_then(|c| c.status.as_ref());
+            status_of.is_some_and(|s| says(&s.conditions, kind, status, reason))
+        },
+    )
+    .await;
+}
+
+async fn gone<K>(api: &Api<K>, name: &str)
+where
+    K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
+{
+    until(api, name, "gone", |object| object.is_none()).await;
+}
+
+/// Runs an operator with the rights that the manifests give it.
+fn operator(client: Client, masters: u16, shutdown: &Shutdown) {
+    let settings = Settings {
+        image: "forebay:test".to_owned(),
+        namespace: "forebay-system".to_owned(),
+        identity: "operator-1".to_owned(),
+        http: "127.0.0.1:0".parse().unwrap(),
+        dial: Arc::new(move |_, id| format!("127.0.0.1:{}", masters + id as u16 - 1).parse()),
+    };
+    let stop = shutdown.clone();
+    shutdown.spawn_graceful(|_| async move {
+        let operator = Operator::start(client, settings, &stop).await.unwrap();
+        assert!(operator.run().await);
+    });
+}
+
+fn dataset(endpoint: &str, bucket: &str) -> String {
+    format!(
+        "
+apiVersion: forebay.io/v1alpha1
+kind: Dataset
+metadata: {{name: imagenet, namespace: default}}
+spec:
+  clusterRef: {{name: demo}}
+  mounts:
+  - uri: s3://{bucket}
+    options: {{endpoint: \"http://{endpoint}\", pathStyle: \"true\", region: us-east-1}}
+    secretRef: {{name: credentials}}
+"
+    )
+}
+
+fn secret(key: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: credentials, namespace: default}}
+stringData: {{AWS_ACCESS_KEY_ID: {key}, AWS_SECRET_ACCESS_KEY: x}}
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver and forebay"]
+async fn from_apply_to_delete() {
+    forebay_service::telemetry::init();
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    let at = port();
+    operator(server.client("operator"), at, &shutdown);
+    let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
+    let datasets: Api<Dataset> = Api::namespaced(admin.clone(), "default");
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
+    let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(admin.clone(), "default");
+
+    // A Dataset may come first.
+    let store = s3::serve().await.to_string();
+    server.apply(&dataset(&store, "bucket"));
+    dataset_says(&datasets, "imagenet", "Ready", "False", "ClusterNotFound").await;
+    server.apply(CLUSTER);
+    cluster_says(&clusters, "Ready", "False", "MastersStarting").await;
+    dataset_says(
+        &datasets,
+        "imagenet",
+        "Ready",
+        "False",
+        "MastersUnavailable",
+    )
+    .await;
+    until(&sets, "demo-master", "there", |set| set.is_some()).await;
+
+    // A master with the files that were made for it.
+    let key = secrets.get("demo-seal").await.unwrap().data.unwrap()["key"]
+        .0
+        .clone();
+    let toml = |map: ConfigMap, file: &str| map.data.unwrap()[file].clone();
+    let master_toml = toml(maps.get("demo-master").await.unwrap(), "master.toml");
+    let dir = server.dir.path().join("master");
+    let master = master::master(&dir, &master_toml, &key, at);
+    cluster_says(&clusters, "Ready", "False", "NoNodes").await;
+
+    // No Secret, a wrong one, the right one; each by a condition.
+    dataset_says(&datasets, "imagenet", "Ready", "False", "SecretNotFound").await;
+    server.apply(&secret("bad"));
+    dataset_says(&datasets, "imagenet", "Ready", "False", "AccessDenied").await;
+    server.apply(&secret("good"));
+    dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
+    until(&claims, "imagenet", "bound", |claim| {
+        let status = claim.and_then(|c| c.status.as_ref());
+        status.and_then(|s| s.phase.as_deref()) == Some("Bound")
+    })
+    .await;
+
+    // An edit that fails leaves what was there; one that does not takes effect.
+    server.apply(&secret("bad"));
+    dataset_says(&datasets, "imagenet", "Degraded", "True", "AccessDenied").await;
+    dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
+    server.apply(&secret("good"));
+    dataset_says(&datasets, "imagenet", "Degraded", "False", "Healthy").await;
+    server.apply(&dataset(&store, "other"));
+    dataset_says(&datasets, "imagenet", "Ready", "False", "StoreNotFound").await;
+    server.apply(&dataset(&store, "bucket/prefix"));
+    dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
+
+    // A worker: its pod, as a scheduler and a kubelet would have it.
+    let worker_toml = toml(
+        maps.get("demo-worker-default").await.unwrap(),
+        "worker.toml",
+    );
+    server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
+    server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let labels = kube::api::ListParams::default().labels("app.kubernetes.io/component=worker");
+    let daemons: Api<DaemonSet> = Api::namespaced(admin.clone(), "default");
+    until(&daemons, "demo-worker-default", "scheduled", |set| {
+        let status = set.and_then(|s| s.status.as_ref());
+        status.is_some_and(|s| s.current_number_scheduled == 1)
+    })
+    .await;
+    let pod = pods.list(&labels).await.unwrap().items.remove(0).name_any();
+    let running = "{\"status\":{\"podIP\":\"127.0.0.9\",\"podIPs\":[{\"ip\":\"127.0.0.9\"}],\"phase\":\"Running\"}}";
+    server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", running]);
+    cluster_says(&clusters, "Ready", "False", "NoWorkers").await;
+    let dir = server.dir.path().join("worker");
+    let worker = master::worker(&dir, &worker_toml, &key, at, "127.0.0.9:7100");
+    cluster_says(&clusters, "Ready", "True", "Serving").await;
+    drop(worker);
+    cluster_says(&clusters, "Ready", "False", "NoWorkers").await;
+    drop(master);
+    cluster_says(&clusters, "Ready", "False", "NoLeader").await;
+    dataset_says(
+        &datasets,
+        "imagenet",
+        "Ready",
+        "False",
+        "MastersUnavailable",
+    )
+    .await;
+    let dir = server.dir.path().join("master");
+    let _master = master::master(&dir, &master_toml, &key, at);
+    dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
+
+    // What is changed by hand is as it was; what is deleted comes again, and is bound again.
+    server.kubectl(&["scale", "statefulset", "demo-master", "--replicas=2"]);
+    until(&sets, "demo-master", "one", |set| {
+        set.is_some_and(|s| {
+            s.metadata.generation > Some(2)
+                && s.spec.as_ref().is_some_and(|s| s.replicas == Some(1))
+        })
+    })
+    .await;
+    let old = claims.get("imagenet").await.unwrap().uid();
+    server.kubectl(&["delete", "pvc", "imagenet"]);
+    until(&claims, "imagenet", "bound again", |claim| {
+        let bound = claim
+            .filter(|c| c.uid() != old)
+            .and_then(|c| c.status.as_ref());
+        bound.and_then(|s| s.phase.as_deref()) == Some("Bound")
+    })
+    .await;
+
+    // In use: it stays, and says why.
+    server.kubectl(&["delete", "cachecluster", "demo", "--wait=false"]);
+    cluster_says(&clusters, "DeletionBlocked", "True", "InUse").await;
+    let handle = datasets.get("imagenet").await.unwrap().uid().unwrap();
+    server.kubectl(&["delete", "dataset", "imagenet", "--wait=false"]);
+    gone(&datasets, "imagenet").await;
+    gone(&clusters, "demo").await;
+    gone(&sets, "demo-master").await;
+    gone(&claims, "imagenet").await;
+    gone(&secrets, "demo-seal").await;
+    let volumes: Api<PersistentVolume> = Api::all(admin.clone());
+    gone(&volumes, &format!("forebay-{handle}")).await;
+    let events = server.kubectl(&["get", "events", "-o", "custom-columns=R:.reason"]);
+    for reason in [
+        "ClusterNotFound",
+        "AccessDenied",
+        "Readable",
+        "NoLeader",
+        "InUse",
+    ] {
+        assert!(events.contains(reason), "{reason}: {events}");
+    }
+    shutdown.finish().await;
+    let leases = server.kubectl(&[
+        "get",
+        "lease",
+        "-n",
+        "forebay-system",
+        "-o",
+        "jsonpath={..holderIdentity}",
+    ]);
+    assert_eq!(leases, "", "released");
+}
+
+/// Whoever may write Datasets, but not read Secrets, cannot use one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver"]
+async fn a_dataset_is_no_way_round_the_rights_to_secrets() {
+    let server = ApiServer::start().await;
+    let role = "create clusterrole writer --verb=create,patch,get --resource=datasets.forebay.io";
+    server.kubectl(&role.split(' ').collect::<Vec<_>>());
+    let binding = "create clusterrolebinding writer --clusterrole=writer --user=alice";
+    server.kubectl(&binding.split(' ').collect::<Vec<_>>());
+    let datasets: Api<Dataset> = Api::namespaced(server.client("alice"), "default");
+    let make = |name: &str, mount: serde_json::Value| -> Dataset {
+        let mut dataset = serde_json::json!({"metadata": {"name": name}});
+        dataset["spec"] = serde_json::json!({"clusterRef": {"name": "c"}, "mounts": [mount]});
+        serde_json::from_value(dataset).unwrap()
+    };
+    let secret = serde_json::json!({"uri": "s3://b", "secretRef": {"name": "credentials"}});
+    let public = serde_json::json!({"uri": "s3://b", "options": {"anonymous": "true"}});
+    let params = kube::api::PostParams::default();
+    // The API server takes a moment to load the policy.
+    let mut said = String::new();
+    for n in 0..100 {
+        match datasets
+            .create(&params, &make(&format!("d{n}"), secret.clone()))
+            .await
+        {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                said = error.to_string();
+                break;
+            }
+        }
+    }
+    assert!(
+        said.contains("may not read all of these Secrets") && said.contains("credentials"),
+        "{said}"
+    );
+    datasets
+        .create(&params, &make("public", public))
+        .await
+        .unwrap();
+    let admin: Api<Dataset> = Api::namespaced(server.client("admin"), "default");
+    admin
+        .create(&params, &make("secret", secret))
+        .await
+        .unwrap();
+}
+
+/// From one master to three and back: the quorum follows, and pods go last.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver and forebay"]
+async fn masters_come_and_go() {
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    let at = port();
+    operator(server.client("operator"), at, &shutdown);
+    server.apply(CLUSTER);
+    let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
+    let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
+    until(&sets, "demo-master", "there", |set| set.is_some()).await;
+    let key = secrets.get("demo-seal").await.unwrap().data.unwrap()["key"]
+        .0
+        .clone();
+    let mut masters = Vec::new();
+    let mut start = async |id: u16, of: u16| {
+        let toml = maps.get("demo-master").await.unwrap().data.unwrap()["master.toml"].clone();
+        let dir = server.dir.path().join(format!("master-{id}"));
+        masters.push(master::start(&dir, &toml, &key, at, id, of));
+    };
+    start(1, 1).await;
+    cluster_says(&clusters, "Ready", "False", "NoNodes").await;
+    server.kubectl(&["scale", "cc", "demo", "--replicas=3"]);
+    let replicas = |wanted: i32| {
+        move |set: Option<&StatefulSet>| set.and_then(|s| s.spec.as_ref()?.replicas) == Some(wanted)
+    };
+    until(&sets, "demo-master", "three", replicas(3)).await;
+    start(2, 3).await;
+    start(3, 3).await;
+    let ready = |wanted: u32| {
+        move |cluster: Option<&CacheCluster>| {
+            let masters = cluster.and_then(|c| c.status.as_ref()?.masters.as_ref());
+            masters.is_some_and(|m| m.ready == wanted && m.replicas == wanted)
+        }
+    };
+    until(&clusters, "demo", "three that serve", ready(3)).await;
+    server.kubectl(&["scale", "cc", "demo", "--replicas=1"]);
+    until(&sets, "demo-master", "one", replicas(1)).await;
+    until(&clusters, "demo", "one that serves", ready(1)).await;
+    shutdown.finish().await;
+}
