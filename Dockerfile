@@ -1,7 +1,7 @@
 # The image of every part: masters, workers, the node pod, the operator.
 #   docker buildx build --platform linux/amd64,linux/arm64 -t forebay:dev .
 # The first stage takes some 20 minutes on two cores; RocksDB is most of it. The end-to-end tests make the same image
-# without a daemon, from binaries that are built already (e2e/cluster/forebay-image.sh).
+# without a daemon, from binaries that are built already (e2e/cluster/program-image.sh).
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .

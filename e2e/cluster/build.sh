@@ -10,9 +10,6 @@ b() { local d=$1 o=$2 p=$3 L=${4:-$S}; [ "$BIN/$o" -nt "$K/src/$d/go.mod" ] && r
 b pause pause . ; b httpget httpget .
 b kubeall kubeall . "$KV"
 b addons coredns ./cmd/coredns
-b addons csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity
-b addons kwok sigs.k8s.io/kwok/cmd/kwok
-# kwok refuses to start without stages; its own module has them
-st=$(cd "$K/src/addons" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
-for f in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete; do
-  echo ---; cat "$st/$f.yaml"; done > "$BIN/kwok-stages.yaml"
+# The bucket of the end-to-end tests; eight minutes.
+M=v0.0.0-20260212201848-7aac2a2c5b7c
+[ -x "$BIN/minio" ] || GOBIN=$BIN go install -trimpath -ldflags "$S" github.com/minio/minio@$M

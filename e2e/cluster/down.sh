@@ -7,10 +7,10 @@ for f in run/$PFX*.pid; do
   [ -e "$f" ] || continue
   n=$(basename $f .pid); i=${n#$PFX}; bash "$K/node-kill.sh" $i
 done
-for n in coredns scheduler kcm apiserver etcd kwok; do
+for n in coredns scheduler kcm apiserver etcd; do
   [ -e run/$n.pid ] || continue
   p=$(cat run/$n.pid)
-  if tr '\0' ' ' < /proc/$p/cmdline 2>/dev/null | grep -qE 'kube|etcd|coredns|kwok'; then
+  if tr '\0' ' ' < /proc/$p/cmdline 2>/dev/null | grep -qE 'kube|etcd|coredns'; then
     kill -9 $p 2>/dev/null; for _ in $(seq 50); do grep -qs 'State:.[^Z]' /proc/$p/status || break; sleep 0.05; done   # throw-away: no graceful end
   fi
   rm -f run/$n.pid

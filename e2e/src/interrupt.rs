@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +24,7 @@ enum Leftover {
     Process(u32),
     Mount(PathBuf),
     Directory(PathBuf),
+    Command(Command),
 }
 
 /// An entry; struck out when this is dropped.
@@ -35,6 +37,11 @@ impl Entered {
         let id = entries.last().map_or(0, |(id, _)| id + 1);
         entries.push((id, leftover));
         Entered(id)
+    }
+
+    /// A command to be run.
+    pub fn command(command: Command) -> Entered {
+        Entered::new(Leftover::Command(command))
     }
 
     /// A process to be killed.
@@ -88,7 +95,12 @@ pub fn clean_up_on_signals() -> anyhow::Result<()> {
 fn clean_up() {
     eprintln!("\ninterrupted: taking everything down");
     // Held until the end: nobody enters anything new.
-    let entries = ENTRIES.lock();
+    let mut entries = ENTRIES.lock();
+    for (_, leftover) in entries.iter_mut() {
+        if let Leftover::Command(command) = leftover {
+            let _ = command.status();
+        }
+    }
     for (_, leftover) in entries.iter() {
         if let Leftover::Process(pid) = leftover
             && let Some(pid) = Pid::from_raw(*pid as i32)

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod fleet;
 pub mod http;
 pub mod interrupt;
+pub mod kube;
 pub mod process;
 pub mod s3;
 pub mod scale;

@@ -1,0 +1,101 @@
+//! `make e2e`: Forebay on a real Kubernetes cluster.
+
+use anyhow::Context;
+use clap::Parser;
+use comfy_table::{Table, presets};
+use forebay_e2e::{
+    interrupt::clean_up_on_signals,
+    kube::{Kubectl, SCENARIOS, ThrowAway, Trial},
+};
+use std::{env, path::PathBuf, process::ExitCode, time::Instant};
+
+/// Puts up a throw-away Kubernetes cluster on this machine (real control plane, kubelets, container runtimes; needs root),
+/// installs Forebay from its manifests, runs the scenarios, prints a table, and takes everything down.
+#[derive(Parser)]
+#[command(name = "forebay-e2e")]
+struct Args {
+    /// Nodes of the cluster
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+    /// Use the cluster of KUBECONFIG; it must have the images forebay:dev, local/minio:1 and local/busybox:1, and a
+    /// default StorageClass
+    #[arg(long)]
+    existing: bool,
+    /// Only these scenarios
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Where the cluster lies [default: ~/.cache/forebay/cluster]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("forebay-e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    clean_up_on_signals()?;
+    let begun = Instant::now();
+    let (kubectl, throw_away) = if args.existing {
+        (Kubectl::new(None), None)
+    } else {
+        let dir = args.dir.map_or_else(default_dir, Ok)?;
+        let cluster = ThrowAway::start(&dir, args.nodes)?;
+        println!(
+            "cluster of {} nodes after {:.0} s",
+            args.nodes,
+            begun.elapsed().as_secs_f64()
+        );
+        (cluster.kubectl(), Some(cluster))
+    };
+    let trial = Trial::start(kubectl, throw_away)?;
+    println!(
+        "Forebay installed after {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
+
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["SCENARIO", "MUST BE TRUE", "TOOK", "RESULT"]);
+    let mut failed = false;
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
+        let begun = Instant::now();
+        let result = (scenario.run)(&trial);
+        let took = format!("{:.0} s", begun.elapsed().as_secs_f64());
+        let said = match result {
+            Ok(said) => format!("ok: {said}"),
+            Err(error) => {
+                failed = true;
+                eprintln!("{}: {error:#}\n{}", scenario.name, trial.describe());
+                format!("FAILED: {error:#}")
+            }
+        };
+        println!("{} {took}: {said}", scenario.name);
+        table.add_row([scenario.name, scenario.claim, &took, &said]);
+        if failed {
+            // What is left of it would be in the way of the others.
+            break;
+        }
+    }
+    println!("{table}");
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn default_dir() -> anyhow::Result<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or_else(home).context("HOME is not set: give --dir")?;
+    Ok(cache.join("forebay/cluster"))
+}

@@ -1,0 +1,16 @@
+//! Forebay on a real Kubernetes cluster: a throw-away one of this machine, or one that is there.
+
+mod bucket;
+mod deletion;
+mod faults;
+mod kubectl;
+mod reader;
+mod secrets;
+mod story;
+mod tenants;
+mod throw_away;
+mod trial;
+
+pub use kubectl::Kubectl;
+pub use throw_away::ThrowAway;
+pub use trial::{SCENARIOS, Scenario, Trial};

@@ -1,0 +1,113 @@
+//! The throw-away cluster: real control plane, kubelets and container runtimes in name spaces of this machine
+//! (`e2e/cluster`). Needs root.
+
+use crate::{interrupt::Entered, kube::Kubectl, process::forebay};
+use anyhow::{Context, bail, ensure};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The cluster; taken down when this is dropped.
+#[derive(Debug)]
+pub struct ThrowAway {
+    nodes: u8,
+    dir: PathBuf,
+    _entered: Entered,
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+}
+
+/// Runs one of the scripts, or a line of shell beside them.
+fn run(dir: &Path, nodes: u8, what: &str) -> anyhow::Result<String> {
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", what])
+        .current_dir(scripts())
+        .env("DIR", dir)
+        .env("N", nodes.to_string())
+        .output()
+        .context("cannot start bash")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("{what}: {}{}", text, why.trim());
+    }
+    Ok(text)
+}
+
+impl ThrowAway {
+    /// Makes the images of the built binaries and starts a cluster of so many nodes below `dir`.
+    pub fn start(dir: &Path, nodes: u8) -> anyhow::Result<ThrowAway> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the throw-away cluster needs root; or give --existing, to use the cluster of KUBECONFIG"
+        );
+        run(dir, nodes, "./down.sh").context("the cluster of an earlier run is in the way")?;
+        fs::create_dir_all(dir.join("img"))?;
+        let binary = forebay()?;
+        let others = ["forebay-operator", "forebay-csi"].map(|name| binary.with_file_name(name));
+        let paths = [&binary, &others[0], &others[1]].map(|path| path.display().to_string());
+        run(
+            dir,
+            nodes,
+            &format!(
+                "WORKUSER=65532:65532 ./program-image.sh library/forebay:dev $DIR/img/forebay.tar {} /usr/bin {} {}",
+                paths[0], paths[1], paths[2]
+            ),
+        )?;
+        run(
+            dir,
+            nodes,
+            ". ./env.sh; ./program-image.sh local/minio:1 $DIR/img/minio.tar $BIN/minio",
+        )?;
+        let mut down = Command::new("bash");
+        down.arg(scripts().join("down.sh"))
+            .env("DIR", dir)
+            .env("N", nodes.to_string());
+        let cluster = ThrowAway {
+            nodes,
+            dir: dir.to_owned(),
+            _entered: Entered::command(down),
+        };
+        run(dir, nodes, "./up.sh")?;
+        run(dir, nodes, "./storage.sh")?;
+        Ok(cluster)
+    }
+
+    /// Its administrator.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(Some(self.dir.join("admin.kubeconfig")))
+    }
+
+    /// Runs a line of shell on a node.
+    pub fn on_node(&self, node: &str, line: &str) -> anyhow::Result<String> {
+        run(
+            &self.dir,
+            self.nodes,
+            &format!(". ./env.sh; on_node {node} sh -c '{line}'"),
+        )
+    }
+
+    /// SIGKILL to the processes of a node whose command line begins like this; how many there were.
+    pub fn kill(&self, node: &str, command: &str) -> anyhow::Result<usize> {
+        let line = format!("pkill -9 -c -f \"^{command}\" || true");
+        let count = self.on_node(node, &line)?;
+        count.trim().parse().context("pkill counts")
+    }
+
+    /// Where the logs of its parts are.
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+impl Drop for ThrowAway {
+    fn drop(&mut self) {
+        if let Err(error) = run(&self.dir, self.nodes, "./down.sh") {
+            eprintln!("cannot take the cluster down: {error:#}");
+        }
+    }
+}

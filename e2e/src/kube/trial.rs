@@ -1,0 +1,235 @@
+//! What all scenarios start from: Forebay installed, a bucket, and the names of the nodes.
+
+use super::{
+    Kubectl, ThrowAway,
+    bucket::{self, Bucket},
+    deletion, faults,
+    reader::Reader,
+    secrets, story, tenants,
+};
+use crate::s3::Content;
+use anyhow::{Context, ensure};
+use std::{path::Path, time::Duration};
+
+/// How long anything may take that is not measured.
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A scenario: its name, what must be true, and whether it is. It returns what it measured.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What must be true.
+    pub claim: &'static str,
+    /// Runs it.
+    pub run: fn(&Trial) -> anyhow::Result<String>,
+}
+
+/// All of them, in the order in which they run.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "story",
+        claim: "apply, wait, read on every node: right bytes, each fetched once",
+        run: story::run,
+    },
+    Scenario {
+        name: "secret",
+        claim: "a wrong Secret is told within 10 s, the right one mends it",
+        run: secrets::run,
+    },
+    Scenario {
+        name: "tenants",
+        claim: "two tenants of one cluster do not see each other's data",
+        run: tenants::run,
+    },
+    Scenario {
+        name: "faults",
+        claim: "kills and replacements while pods read: no read error",
+        run: faults::run,
+    },
+    Scenario {
+        name: "deletion",
+        claim: "deleting in any order leaves nothing",
+        run: deletion::run,
+    },
+];
+
+/// Forebay on a cluster.
+pub struct Trial {
+    pub(super) kubectl: Kubectl,
+    /// Where nodes can be reached from outside.
+    pub(super) throw_away: Option<ThrowAway>,
+    pub(super) nodes: Vec<String>,
+    pub(super) bucket: Bucket,
+}
+
+impl Trial {
+    /// Installs Forebay and starts the bucket.
+    pub fn start(kubectl: Kubectl, throw_away: Option<ThrowAway>) -> anyhow::Result<Trial> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let manifests = root.join("manifests/default");
+        let manifests = manifests.to_str().context("a path in UTF-8")?;
+        kubectl.run(&["apply", "--server-side", "-k", manifests])?;
+        let names = kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+        let nodes: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+        ensure!(!nodes.is_empty(), "the cluster has no nodes");
+        for what in ["deployment/forebay-operator", "daemonset/forebay-node"] {
+            let args = [
+                "rollout",
+                "status",
+                "-n",
+                "forebay-system",
+                what,
+                "--timeout=120s",
+            ];
+            kubectl.run(&args)?;
+        }
+        let keepers = [
+            "pod",
+            "-n",
+            "forebay-system",
+            "-l",
+            "app.kubernetes.io/component=keeper",
+        ];
+        kubectl.wait(&keepers, "condition=Ready", PATIENCE)?;
+        let bucket = Bucket::start(&kubectl)?;
+        let secret = secret("minio-credentials", bucket::PASSWORD);
+        kubectl.apply(&secret)?;
+        Ok(Trial {
+            kubectl,
+            throw_away,
+            nodes,
+            bucket,
+        })
+    }
+
+    /// A bucket of its own with a file `big` and some small ones; the hash of `big`, and how many bytes there are.
+    pub(super) fn data(&self, bucket: &str, big: u64, small: u64) -> anyhow::Result<(String, u64)> {
+        self.bucket.make(bucket)?;
+        let content: Content = self.bucket.fill(&format!("/{bucket}/set/big"), big, big)?;
+        for n in 0..small {
+            self.bucket
+                .fill(&format!("/{bucket}/set/dir/f{n:03}"), n, 50_000)?;
+        }
+        Ok((bucket::sha256(&content)?, big + small * 50_000))
+    }
+
+    /// A CacheCluster with one master.
+    pub(super) fn cluster(&self, name: &str) -> anyhow::Result<()> {
+        self.kubectl.apply(&format!(
+            r#"
+apiVersion: forebay.io/v1alpha1
+kind: CacheCluster
+metadata: {{name: {name}, namespace: default}}
+spec:
+  masters: {{replicas: 1}}
+  workers:
+  - name: default
+    tiers:
+    - {{medium: SSD, quota: 2Gi, hostPath: /var/lib/forebay}}
+  access: {{namespaces: ["*"]}}
+"#
+        ))
+    }
+
+    /// A Dataset of a bucket.
+    pub(super) fn dataset(
+        &self,
+        namespace: &str,
+        name: &str,
+        cluster: &str,
+        bucket: &str,
+        secret: &str,
+    ) -> anyhow::Result<()> {
+        self.kubectl.apply(&format!(
+            r#"
+apiVersion: forebay.io/v1alpha1
+kind: Dataset
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  clusterRef: {{name: {cluster}, namespace: default}}
+  mounts:
+  - uri: s3://{bucket}/set
+    options: {{endpoint: "http://minio.default:9000", pathStyle: "true"}}
+    secretRef: {{name: {secret}}}
+"#
+        ))
+    }
+
+    /// Waits until a Dataset is ready.
+    pub(super) fn ready(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let dataset = format!("dataset/{name}");
+        self.kubectl
+            .wait(&["-n", namespace, &dataset], "condition=Ready", PATIENCE)
+    }
+
+    /// Starts a reader on every node.
+    pub(super) fn readers(&self, claim: &str, big: &str) -> anyhow::Result<Vec<Reader>> {
+        let each = self.nodes.iter().map(|node| {
+            let name = format!("{claim}-on-{node}");
+            Reader::start(&self.kubectl, "default", &name, claim, Some(node), big)
+        });
+        each.collect()
+    }
+
+    /// Deletes objects; returns when they are gone.
+    pub(super) fn delete(&self, namespace: &str, what: &[&str]) -> anyhow::Result<()> {
+        let mut args = vec!["delete", "-n", namespace, "--timeout=90s"];
+        args.extend(what);
+        self.kubectl.run(&args).map(drop)
+    }
+
+    /// The state of everything, for whoever looks for the reason of a failure.
+    pub fn describe(&self) -> String {
+        let asked: [&[&str]; 5] = [
+            &["get", "cc,dset,pvc,pv,pods", "-A", "-o", "wide"],
+            &["get", "events", "-A", "--field-selector", "type=Warning"],
+            &[
+                "logs",
+                "-n",
+                "forebay-system",
+                "deployment/forebay-operator",
+                "--tail=40",
+            ],
+            &[
+                "logs",
+                "-n",
+                "forebay-system",
+                "-l",
+                "app.kubernetes.io/component=node",
+                "--all-containers",
+                "--prefix",
+                "--tail=30",
+            ],
+            &[
+                "logs",
+                "-n",
+                "default",
+                "-l",
+                "app.kubernetes.io/name=forebay",
+                "--prefix",
+                "--tail=30",
+            ],
+        ];
+        let said = asked.map(|args| {
+            let said = self
+                .kubectl
+                .run(args)
+                .unwrap_or_else(|error| error.to_string());
+            format!("$ kubectl {}\n{said}\n", args.join(" "))
+        });
+        said.concat()
+    }
+}
+
+/// A Secret with MinIO's credentials, the password being this.
+pub(super) fn secret(name: &str, password: &str) -> String {
+    format!(
+        r"
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}, namespace: default}}
+stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {password}}}
+",
+        bucket::USER
+    )
+}
