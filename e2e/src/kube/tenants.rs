@@ -13,9 +13,7 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
     let mut readers = Vec::new();
     for (tenant, size) in [("team-a", 2 << 20), ("team-b", 3 << 20)] {
         let (big, _) = trial.data(tenant, size, 2)?;
-        kubectl.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {tenant}}}}}"
-        ))?;
+        kubectl.run(&["create", "namespace", tenant])?;
         let own = secret("minio-credentials", super::bucket::PASSWORD);
         kubectl.apply(&own.replace("namespace: default", &format!("namespace: {tenant}")))?;
         // The same name: only the namespaces tell them apart.
