@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,9 +24,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const RUN: u32 = 8;
 /// Files whose reads are followed; beyond, the one read longest ago is dropped.
 const FILES: usize = 1_024;
-/// Times that all homes are tried, the topology being refreshed in between.
-const ROUNDS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long all homes are tried again and again, the topology being refreshed in between: a restart of the only worker
+/// is bridged, the absence of all is reported.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The first pause between two rounds, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 /// The unit in which the budget is counted.
 const GRAIN: u64 = 4 << 10;
 
@@ -218,14 +220,11 @@ impl Inner {
         mut take: impl FnMut(Bytes),
     ) -> Result<()> {
         let mut at = range.start;
-        let mut failure = None;
-        for round in 0..ROUNDS {
-            let topology = if round == 0 {
-                self.topology.get().await?
-            } else {
-                tokio::time::sleep(PAUSE * round).await;
-                self.topology.refresh().await?
-            };
+        let end = Instant::now() + PATIENCE;
+        let [mut pause, longest] = PAUSES;
+        let mut topology = self.topology.get().await?;
+        loop {
+            let mut failure = None;
             let mut homes = topology.homes(file.id, at).into_iter();
             while at < range.end {
                 let Some(home) = homes.next() else { break };
@@ -241,11 +240,17 @@ impl Inner {
             if at >= range.end {
                 return Ok(());
             }
+            let failure = failure.unwrap_or_else(|| {
+                let text = format!("read of {}: the cluster has no live worker", file.id);
+                Error::new(Code::Unavailable, text)
+            });
+            if !failure.code.is_transient() || Instant::now() >= end {
+                return Err(failure);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(longest);
+            topology = self.topology.refresh().await?;
         }
-        Err(failure.unwrap_or_else(|| {
-            let text = format!("read of {}: the cluster has no live worker", file.id);
-            Error::new(Code::Unavailable, text)
-        }))
     }
 
     async fn stream(
