@@ -20,21 +20,27 @@ pub enum Fit {
     Bound,
     /// They will be.
     Binding,
+    /// The claim is to wait until the volume can be had. Made earlier, it would be looked at again only after a while.
+    Preparing,
     /// They must go before others are made.
     Replacing,
 }
 
 impl Fit {
-    /// Whether objects may be applied.
-    pub fn may_apply(self) -> bool {
-        self != Fit::Replacing
+    /// Whether the volume may be applied, and the claim.
+    pub fn may_apply(self) -> [bool; 2] {
+        match self {
+            Fit::Bound | Fit::Binding => [true, true],
+            Fit::Preparing => [true, false],
+            Fit::Replacing => [false, false],
+        }
     }
 
     /// What keeps pods from reading, by reason and message.
     pub fn fault(self) -> Option<(&'static str, String)> {
         match self {
             Fit::Bound => None,
-            Fit::Binding => Some((
+            Fit::Binding | Fit::Preparing => Some((
                 "VolumePending",
                 "the PersistentVolumeClaim is not bound yet".to_owned(),
             )),
@@ -65,13 +71,17 @@ pub fn plan(seen: &Seen<'_>, desired: &Value) -> (Fit, Vec<Act>) {
     let lost = seen
         .claim
         .is_some_and(|claim| phase(claim).as_deref() == Some("Lost"));
+    let astray = seen.claim.is_some_and(|claim| {
+        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref());
+        volume.is_some_and(|volume| desired["metadata"]["name"] != volume)
+    });
     let leaving = seen
         .claim
         .is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
         || seen
             .volume
             .is_some_and(|volume| volume.metadata.deletion_timestamp.is_some());
-    if stale || lost || leaving {
+    if stale || lost || astray || leaving {
         let acts = if stale {
             dismantle(seen)
         } else {
@@ -79,19 +89,24 @@ pub fn plan(seen: &Seen<'_>, desired: &Value) -> (Fit, Vec<Act>) {
         };
         return (Fit::Replacing, acts);
     }
-    let bound = seen
-        .claim
-        .is_some_and(|claim| phase(claim).as_deref() == Some("Bound"));
     let held = seen.volume.and_then(held_by);
     let former = seen
         .volume
         .filter(|_| held.is_some() && held != seen.claim.map(uid));
-    let acts: Vec<Act> = former
-        .map(|volume| Act::Release(volume.name_any()))
-        .into_iter()
-        .collect();
-    let bound = bound && acts.is_empty() && seen.volume.is_some();
-    (if bound { Fit::Bound } else { Fit::Binding }, acts)
+    if let Some(volume) = former {
+        return (Fit::Preparing, vec![Act::Release(volume.name_any())]);
+    }
+    let free = seen.volume.is_some_and(|volume| {
+        let status = volume.status.as_ref();
+        status.and_then(|s| s.phase.as_deref()) == Some("Available")
+    });
+    let fit = match (seen.volume, seen.claim.map(phase)) {
+        (None, _) => Fit::Preparing,
+        (Some(_), None) if !free => Fit::Preparing,
+        (Some(_), Some(Some(phase))) if phase == "Bound" => Fit::Bound,
+        (Some(_), _) => Fit::Binding,
+    };
+    (fit, Vec::new())
 }
 
 /// What takes both away: first the claim, which pods may still use, then the volume.

@@ -168,9 +168,9 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
         volume: acts,
         ..Plan::default()
     };
-    if fit.may_apply() {
-        plan.apply = vec![desired, volume::claim(&key, &uid)];
-    }
+    let objects = [desired, volume::claim(&key, &uid)].into_iter();
+    let objects = objects.zip(fit.may_apply());
+    plan.apply = objects.filter_map(|(o, may)| may.then_some(o)).collect();
     match observed.masters {
         Masters::Silent { .. } => {
             let message = format!(

@@ -312,6 +312,49 @@ fn a_claim_that_was_made_anew_gets_the_volume() {
 }
 
 #[test]
+fn the_claim_comes_when_the_volume_can_be_had() {
+    let kinds = |volume: Option<PersistentVolume>, claim: Option<PersistentVolumeClaim>| {
+        let case = Case {
+            volume,
+            claim,
+            ..Case::default()
+        };
+        let apply = case.plan().apply;
+        let kinds = apply.iter().map(|o| o["kind"].as_str().unwrap().len());
+        kinds.collect::<Vec<_>>()
+    };
+    let [volume_only, both] = [vec![16], vec![16, 21]];
+    let with = |phase: &str, holder: Option<&str>| {
+        let mut volume = serde_json::to_value(volume(holder.unwrap_or_default())).unwrap();
+        volume["status"] = json!({"phase": phase});
+        if holder.is_none() {
+            volume["spec"]["claimRef"]["uid"] = Value::Null;
+        }
+        serde_json::from_value::<PersistentVolume>(volume).ok()
+    };
+    assert_eq!(kinds(None, None), volume_only);
+    assert_eq!(kinds(with("Pending", None), None), volume_only);
+    assert_eq!(kinds(with("Released", Some("gone")), None), volume_only);
+    assert_eq!(kinds(with("Released", None), None), volume_only);
+    assert_eq!(kinds(with("Available", None), None), both);
+    assert_eq!(kinds(with("Bound", Some("P")), Some(claim("Bound"))), both);
+}
+
+#[test]
+fn a_claim_that_went_astray_is_made_anew() {
+    let mut astray = claim("Bound");
+    let spec = json!({"volumeName": "somebody-elses"});
+    astray.spec = serde_json::from_value(spec).unwrap();
+    let plan = Case {
+        claim: Some(astray),
+        ..Case::default()
+    }
+    .plan();
+    let delete = claim::Act::DeleteClaim(Key::new("ns", "d"), "P".into());
+    assert!(plan.volume == [delete] && plan.apply.is_empty());
+}
+
+#[test]
 fn a_volume_of_another_cluster_is_replaced() {
     let mut other = cluster("ns", &[]);
     other.metadata.uid = Some("C2".to_owned());
@@ -327,7 +370,7 @@ fn a_volume_of_another_cluster_is_replaced() {
     let delete = claim::Act::DeleteVolume("forebay-D".into(), String::new());
     assert_eq!(case.plan().volume, [delete]);
     case.volume = None;
-    assert_eq!(case.plan().apply.len(), 2);
+    assert_eq!(case.plan().apply.len(), 1);
 }
 
 #[test]

@@ -61,7 +61,9 @@ pub fn volume(dataset: &Key, uid: &str, cluster: &Names, claimant: &Claimant) ->
     })
 }
 
-/// The claim with the Dataset's name.
+/// The claim with the Dataset's name. It does not name the volume, which names it: were both to name each other, two
+/// workers of the controller manager would bind them at the same time, one of them would fail, and look again only after
+/// a quarter of a minute.
 pub fn claim(dataset: &Key, uid: &str) -> Value {
     let labels = [
         (MANAGED_BY, MANAGER),
@@ -81,7 +83,6 @@ pub fn claim(dataset: &Key, uid: &str) -> Value {
             "accessModes": ["ReadOnlyMany"],
             "volumeMode": "Filesystem",
             "storageClassName": "",
-            "volumeName": name(uid),
             "resources": {"requests": {"storage": SIZE}},
         },
     })

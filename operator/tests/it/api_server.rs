@@ -96,6 +96,9 @@ impl ApiServer {
         let kubeconfig = server.kubeconfig("admin");
         let path = server.dir.path().join("kubeconfig");
         std::fs::write(&path, kubeconfig).unwrap();
+        // Before the controllers begin: the garbage collector learns of new kinds only every half a minute.
+        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/default");
+        server.kubectl(&["apply", "--server-side", "-k", manifests]);
         processes.push(Process::start(
             server.dir.path(),
             "kube-controller-manager",
@@ -111,8 +114,6 @@ impl ApiServer {
                 ])
                 .args(["--kube-api-qps", "300", "--kube-api-burst", "600"]),
         ));
-        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/default");
-        server.kubectl(&["apply", "--server-side", "-k", manifests]);
         ApiServer {
             _processes: processes,
             ..server

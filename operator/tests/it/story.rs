@@ -31,6 +31,7 @@ async fn until<K>(api: &Api<K>, name: &str, what: &str, met: impl Fn(Option<&K>)
 where
     K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
 {
+    tracing::info!(name, what, "waits");
     let seen = parking_lot::Mutex::new(None);
     let condition = |object: Option<&K>| {
         *seen.lock() = object.cloned();
@@ -234,7 +235,7 @@ async fn from_apply_to_delete() {
     })
     .await;
     let old = claims.get("imagenet").await.unwrap().uid();
-    server.kubectl(&["delete", "pvc", "imagenet"]);
+    server.kubectl(&["delete", "pvc", "imagenet", "--wait=false"]);
     until(&claims, "imagenet", "bound again", |claim| {
         let bound = claim
             .filter(|c| c.uid() != old)
