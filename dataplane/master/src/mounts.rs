@@ -124,7 +124,7 @@ impl Mounts {
         }
         let mut stores = self.stores.lock();
         if let Some((spec, store)) = stores.get(&id)
-            && spec.options == row.spec.options
+            && spec.same_store(&row.spec)
         {
             return Ok(store.clone());
         }

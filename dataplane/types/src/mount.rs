@@ -33,6 +33,13 @@ impl MountSpec {
     pub fn is_scratch(&self) -> bool {
         self.uri == MountSpec::SCRATCH
     }
+
+    /// Whether an under store that was opened for one serves the other: it is the same, entered in the same way.
+    pub fn same_store(&self, other: &MountSpec) -> bool {
+        self.uri == other.uri
+            && self.options == other.options
+            && self.credentials == other.credentials
+    }
 }
 
 /// When cached metadata is compared with the under store again.
@@ -109,6 +116,27 @@ impl FromStr for SyncPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_another_one_with_other_credentials() {
+        let spec = MountSpec {
+            path: "/a".to_owned(),
+            uri: "s3://b".to_owned(),
+            options: BTreeMap::new(),
+            sync: SyncPolicy::Never,
+            credentials: Some(Sealed("one".into())),
+        };
+        let synced = MountSpec {
+            sync: SyncPolicy::Always,
+            ..spec.clone()
+        };
+        assert!(spec.same_store(&synced));
+        let entered = MountSpec {
+            credentials: Some(Sealed("two".into())),
+            ..spec.clone()
+        };
+        assert!(!spec.same_store(&entered));
+    }
 
     #[test]
     fn sync_policies_read_back() {

@@ -123,11 +123,7 @@ fn mounted(
     under_stores: &UnderStores,
 ) -> HashMap<MountId, Mounted> {
     let open = |(id, spec): &(MountId, MountSpec)| {
-        let same = |m: &&Mounted| {
-            m.spec.uri == spec.uri
-                && m.spec.options == spec.options
-                && m.spec.credentials == spec.credentials
-        };
+        let same = |m: &&Mounted| m.spec.same_store(spec);
         let kept = old
             .get(id)
             .filter(same)
