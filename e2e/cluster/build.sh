@@ -10,6 +10,7 @@ b() { local d=$1 o=$2 p=$3 L=${4:-$S}; [ "$BIN/$o" -nt "$K/src/$d/go.mod" ] && r
 b pause pause . ; b httpget httpget .
 b kubeall kubeall . "$KV"
 b addons coredns ./cmd/coredns
+for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do ln -sf kubeall "$BIN/$c"; done
 # The bucket of the end-to-end tests; eight minutes.
 M=v0.0.0-20260212201848-7aac2a2c5b7c
 [ -x "$BIN/minio" ] || GOBIN=$BIN go install -trimpath -ldflags "$S" github.com/minio/minio@$M

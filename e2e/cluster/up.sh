@@ -4,7 +4,6 @@ set -euo pipefail
 . "$(dirname "$0")/env.sh"
 mkdir -p "$DIR"; cd "$DIR"; mkdir -p run conf log nodes
 [ -e run/apiserver.pid ] && { echo "already up? run down.sh first"; exit 1; }
-for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do ln -sf kubeall $BIN/$c; done
 bash "$K/certs.sh"; bash "$K/images.sh"; say "certificates, images"
 
 start() { # name command...

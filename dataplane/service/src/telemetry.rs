@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// Libraries whose information lines say nothing to an operator of Forebay. A filter that names
 /// one of them overrides this.
 const QUIET: &str = "fuser=error,h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn,reqwest=warn,\
-                     rustls=warn,object_store=warn,s3s=warn";
+                     rustls=warn,object_store=warn,s3s=warn,kube_client=warn";
 
 /// Sets up logging once per process: `FOREBAY_LOG` filters (default `info`), `FOREBAY_LOG_FORMAT=json`
 /// switches the format. A second call changes nothing.
