@@ -27,8 +27,9 @@ demo: build
 test: deps fmt lint deny build
 	FOREBAY_BIN=$(BIN)/forebay $(CARGO) test $(PROFILE) --workspace
 
-# The operator against a real API server, then all parts on a real Kubernetes cluster of this machine (needs root, Go and kubectl; the first time takes a quarter of an hour more, to
-# build Kubernetes and MinIO): make e2e NODES=3. On the cluster of KUBECONFIG: make e2e E2E=--existing.
+# The operator against a real API server, then all parts on a real Kubernetes cluster of this machine: make e2e NODES=3. Needs
+# root, Go and kubectl; the first time takes a quarter of an hour more, to build Kubernetes and MinIO. On the cluster of
+# KUBECONFIG: make e2e E2E=--existing.
 NODES ?= 2
 E2E ?=
 e2e: build
