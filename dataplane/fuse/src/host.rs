@@ -103,11 +103,7 @@ impl FuseHost {
         let ended = CancellationToken::new();
         let epoch = Epoch::new(session.as_fd().try_clone_to_owned()?);
         let own = epoch.device()?;
-        let own = device.get_or_init(|| own);
-        if inherited {
-            takeover::resend(own)
-                .context("the kernel does not send requests again (Linux 6.9 does)")?;
-        }
+        device.get_or_init(|| own);
         let notifying = notify::start(&fs, session.notifier(), epoch, inherited, ended.clone())?;
         follow_recalls(&fs, shutdown);
         run(session, ended.clone())?;

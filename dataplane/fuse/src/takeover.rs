@@ -7,7 +7,7 @@
 use fuser::{Config, Filesystem, Session, SessionACL};
 use rustix::{
     fs::{Mode, OFlags},
-    io::dup2,
+    io::{Errno, dup2},
     mount::{MountFlags, mount},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
@@ -78,6 +78,13 @@ pub(crate) fn resend(mut device: &File) -> io::Result<()> {
     message[..4].copy_from_slice(&16_u32.to_ne_bytes());
     message[4..8].copy_from_slice(&RESEND.to_ne_bytes());
     device.write_all(&message)
+}
+
+/// Whether an error of [`resend`] means that its mount is gone, or that this kernel cannot do it: then it is as good as gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::NODEV, Errno::NOTCONN, Errno::PERM, Errno::INVAL];
+    gone.iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The kernel's first message: a `fuse_in_header` and a `fuse_init_in`.

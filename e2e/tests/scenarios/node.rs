@@ -11,7 +11,10 @@ use forebay_proto::v1::{
 };
 use forebay_seal::SealKey;
 use forebay_types::{Address, Code, Credentials, MountSpec, SyncPolicy};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::{Pid, Signal, kill_process},
+};
 use std::{
     fs,
     io::Read,
@@ -396,4 +399,26 @@ fn a_killed_fuse_host_is_replaced_under_its_readers() {
     assert_eq!(node.volumes(), [("1".to_owned(), String::new())]);
     node.detach("1");
     assert!(names(at).is_empty());
+}
+
+#[test]
+fn a_volume_whose_masters_are_gone_can_be_detached_all_the_same() {
+    let mut node = Node::start();
+    node.world.put("x/file", 1, 1000);
+    node.mount_well("/ns/x", "x");
+    let at = node.attach(&node.volume("1", "/ns/x")).unwrap();
+    assert_eq!(names(&at), ["file"]);
+    node.process.kill();
+    let master = node.playground.role("master").next().unwrap().pid;
+    kill_process(Pid::from_raw(master.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    node.process = start_host(node.world.dir.path());
+    eventually("it says what it waits for", 2 * PATIENCE, || {
+        let volumes = node.volumes();
+        volumes
+            .iter()
+            .any(|(id, fault)| id == "1" && fault.contains("have not answered"))
+    });
+    node.detach("1");
+    assert!(names(&at).is_empty());
+    assert!(node.volumes().is_empty());
 }

@@ -20,14 +20,26 @@ use keep::Keep;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use service::Service;
-use std::{collections::BTreeMap, fs, os::fd::OwnedFd, path::Path, sync::Arc};
-use tokio::{net::UnixListener, sync::OwnedMutexGuard};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Status, transport::Server};
-use volume::{Legacy, Served};
+use volume::{Legacy, Refused, Served};
 
-/// A place for one volume. Its lock is held while it is attached or detached: one at a time.
-type Slot = Arc<tokio::sync::Mutex<Option<Served>>>;
+/// A place for one volume. Its lock is held while it is attached, taken over or detached: one at a time.
+type Slot = Arc<tokio::sync::Mutex<State>>;
+
+/// A volume of this node.
+#[derive(Default)]
+enum State {
+    /// There is none.
+    #[default]
+    None,
+    /// Its mount is there, and nobody answers yet: its masters are away.
+    Waiting(Legacy),
+    /// It is served.
+    Served(Served),
+}
 
 /// The FUSE host of a node; clones are the same one.
 #[derive(Clone)]
@@ -97,52 +109,52 @@ impl NodeHost {
             let (Some(device), Some(legacy)) = (device, legacy) else {
                 continue;
             };
-            // Locked before anybody can ask for it.
-            let slot = self.slot(&id).lock_owned().await;
+            let legacy = match Legacy::new(device, legacy.into()) {
+                Ok(legacy) => legacy,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        volume = id,
+                        error,
+                        "cannot take a volume over: it has to be attached again"
+                    );
+                    self.forget(&id).await;
+                    continue;
+                }
+            };
+            if let Err(error) = legacy.stays_with(keep).await {
+                tracing::warn!(volume = id, %error, "the volume will not outlive this process");
+            }
+            *self.slot(&id).lock().await = State::Waiting(legacy);
             let host = self.clone();
             self.inner
                 .shutdown
-                .spawn(async move { host.resume(slot, &id, device, legacy).await });
+                .spawn(async move { host.take_over(&id).await });
         }
     }
 
-    /// Goes on with a volume, as soon as its masters answer.
-    async fn resume(
-        &self,
-        mut slot: OwnedMutexGuard<Option<Served>>,
-        id: &str,
-        device: OwnedFd,
-        legacy: OwnedFd,
-    ) {
-        let legacy = match Legacy::new(device, legacy.into()) {
-            Ok(legacy) => legacy,
-            Err(error) => {
-                tracing::warn!(
-                    volume = id,
-                    error = format!("{error:#}"),
-                    "cannot take a volume over: it has to be attached again"
-                );
-                return self.forget(id).await;
-            }
-        };
-        if let Some(keep) = &self.inner.keep
-            && let Err(error) = legacy.stays_with(keep).await
-        {
-            tracing::warn!(volume = id, %error, "the volume will not outlive this process");
-        }
+    /// Goes on with a volume as soon as its masters answer, unless somebody attaches or detaches it before.
+    async fn take_over(&self, id: &str) {
+        let slot = self.slot(id);
         let mut waits = backoff().without_max_times().build();
         loop {
-            match volume::resume(&self.inner, &legacy).await {
+            let mut state = slot.lock().await;
+            let State::Waiting(legacy) = &*state else {
+                return;
+            };
+            match volume::resume(&self.inner, legacy).await {
                 Ok(served) => {
-                    *slot = Some(served);
+                    *state = State::Served(served);
                     return;
                 }
-                Err(error) => {
-                    tracing::warn!(
-                        volume = id,
-                        error = format!("{error:#}"),
-                        "cannot take a volume over yet"
-                    );
+                Err(Refused::Gone) => {
+                    *state = State::None;
+                    self.forget(id).await;
+                    return;
+                }
+                Err(Refused::Now(error)) => {
+                    drop(state);
+                    tracing::warn!(volume = id, error, "cannot take a volume over yet");
                     tokio::time::sleep(waits.next().unwrap_or_default()).await;
                 }
             }
@@ -176,25 +188,40 @@ impl NodeHost {
     /// Serves a volume; returns when it can be read.
     async fn attach(&self, wanted: Volume) -> Result<(), Status> {
         let slot = self.slot(&wanted.id);
-        let mut slot = slot.lock().await;
-        if let Some(served) = &*slot {
-            if served.has_ended() {
-                // Somebody else unmounted it.
-                drop(slot.take());
-                self.forget(&wanted.id).await;
-            } else if served.volume == wanted {
-                return Ok(());
-            } else {
-                let text = format!(
-                    "volume {} is served at {} with other settings: detach it first",
-                    wanted.id, served.volume.mount_point
-                );
-                return Err(Status::already_exists(text));
-            }
-        }
+        let mut state = slot.lock().await;
         let id = wanted.id.clone();
+        let other = |volume: &Volume| {
+            let at = &volume.mount_point;
+            let text =
+                format!("volume {id} is served at {at} with other settings: detach it first");
+            Status::already_exists(text)
+        };
+        match &*state {
+            State::Served(served) if !served.has_ended() => {
+                return if served.volume == wanted {
+                    Ok(())
+                } else {
+                    Err(other(&served.volume))
+                };
+            }
+            State::Waiting(legacy) if legacy.volume != wanted => return Err(other(&legacy.volume)),
+            State::Waiting(legacy) => match volume::resume(&self.inner, legacy).await {
+                Ok(served) => {
+                    *state = State::Served(served);
+                    return Ok(());
+                }
+                Err(Refused::Now(error)) => return Err(Status::unavailable(error)),
+                Err(Refused::Gone) => {}
+            },
+            State::None | State::Served(_) => {}
+        }
+        // What there was, somebody else has unmounted.
+        if !matches!(*state, State::None) {
+            *state = State::None;
+            self.forget(&id).await;
+        }
         match volume::serve(&self.inner, wanted).await {
-            Ok(served) => *slot = Some(served),
+            Ok(served) => *state = State::Served(served),
             Err(error) => {
                 self.forget(&id).await;
                 return Err(error);
@@ -206,20 +233,20 @@ impl NodeHost {
     /// Ends a volume.
     async fn detach(&self, id: &str) -> Result<(), Status> {
         let slot = self.slot(id);
-        let mut slot = slot.lock().await;
-        if let Some(served) = slot.take() {
-            served.end().await?;
-        }
+        let mut state = slot.lock().await;
+        let ended = match std::mem::take(&mut *state) {
+            State::None => Ok(()),
+            State::Waiting(legacy) => legacy.end().await,
+            State::Served(served) => served.end().await,
+        };
         self.forget(id).await;
         // Not if somebody waits for the lock: he would put a volume where nobody looks.
         let mut slots = self.inner.slots.lock();
-        if slots
-            .get(id)
-            .is_some_and(|slot| Arc::strong_count(slot) == 2)
-        {
+        let nobody = |slot: &Slot| Arc::strong_count(slot) == 2;
+        if slots.get(id).is_some_and(nobody) {
             slots.remove(id);
         }
-        Ok(())
+        ended
     }
 
     /// Ends all volumes that would not outlive this process.

@@ -1,6 +1,6 @@
 //! The gRPC service.
 
-use super::NodeHost;
+use super::{self as node, NodeHost};
 use forebay_proto::v1::{
     AttachRequest, AttachResponse, DetachRequest, DetachResponse, VolumesRequest, VolumesResponse,
     fuse_host_server::FuseHost, volumes_response::State,
@@ -38,12 +38,18 @@ impl FuseHost for Service {
         for slot in slots {
             // One that is being attached or detached is not there: whoever does it knows.
             let Ok(slot) = slot.try_lock() else { continue };
-            if let Some(served) = &*slot {
-                volumes.push(State {
-                    volume: Some(served.volume.clone()),
-                    fault: served.fault().await,
-                });
-            }
+            let (volume, fault) = match &*slot {
+                node::State::None => continue,
+                node::State::Waiting(legacy) => (
+                    &legacy.volume,
+                    "its masters have not answered since the FUSE host started".to_owned(),
+                ),
+                node::State::Served(served) => (&served.volume, served.fault().await),
+            };
+            volumes.push(State {
+                volume: Some(volume.clone()),
+                fault,
+            });
         }
         Ok(Response::new(VolumesResponse { volumes }))
     }

@@ -29,14 +29,21 @@ use tonic::Status;
 pub(super) struct Served {
     /// As it was asked for.
     pub(super) volume: Volume,
-    host: FuseHost,
+    host: Option<FuseHost>,
     part: Shutdown,
     _cluster: Arc<Cluster>,
 }
 
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.part.begin();
+    }
+}
+
 /// What a process leaves of a volume to its successor.
 pub(super) struct Legacy {
-    volume: Volume,
+    /// As it was asked for.
+    pub(super) volume: Volume,
     capabilities: u64,
     /// The mount.
     device: File,
@@ -58,6 +65,22 @@ impl Legacy {
             device: device.into(),
             file,
         })
+    }
+
+    /// Unmounts it. Who still reads gets an error.
+    pub(super) async fn end(self) -> Result<(), Status> {
+        let at = PathBuf::from(&self.volume.mount_point);
+        tracing::info!(
+            volume = self.volume.id,
+            at = self.volume.mount_point,
+            "ends before it was taken over"
+        );
+        let ended = tokio::task::spawn_blocking(move || mount::unmount(&at)).await;
+        match ended {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Status::internal(error.to_string())),
+            Err(error) => Err(Status::internal(error.to_string())),
+        }
     }
 
     /// Leaves it with the keeper.
@@ -124,20 +147,38 @@ pub(super) async fn serve(node: &Inner, volume: Volume) -> Result<Served, Status
     let served = prepared
         .serve(node, volume.clone(), mount_point, link)
         .await?;
-    legacy::write(&file, &kept(served.host.capabilities())).map_err(cannot)?;
+    legacy::write(&file, &kept(served.capabilities())).map_err(cannot)?;
     std::mem::forget(mounted);
     Ok(served)
 }
 
+/// Why a volume is not taken over.
+pub(super) enum Refused {
+    /// Its mount is gone.
+    Gone,
+    /// Something is in the way; it may be tried again.
+    Now(String),
+}
+
 /// Goes on with the volume that a predecessor served. Of the masters it needs to know only that they are there.
-pub(super) async fn resume(node: &Inner, legacy: &Legacy) -> anyhow::Result<Served> {
+pub(super) async fn resume(node: &Inner, legacy: &Legacy) -> Result<Served, Refused> {
+    let now = |error: io::Error| Refused::Now(error.to_string());
+    // Asked for early: the answer tells whether the mount is still there.
+    match takeover::resend(&legacy.device) {
+        Ok(()) => {}
+        Err(error) if takeover::is_gone(&error) => return Err(Refused::Gone),
+        Err(error) => return Err(now(error)),
+    }
     let volume = legacy.volume.clone();
     let mount_point = PathBuf::from(&volume.mount_point);
-    let prepared = prepare(node, &volume).await?;
-    prepared.keep(legacy.file.try_clone()?)?;
-    let link = Link::Inherited(legacy.device.try_clone()?, legacy.capabilities);
-    let served = prepared.serve(node, volume, mount_point, link).await?;
-    Ok(served)
+    let later = |status: Status| Refused::Now(status.message().to_owned());
+    let prepared = prepare(node, &volume).await.map_err(later)?;
+    let rows = legacy.file.try_clone().map_err(now)?;
+    prepared.keep(rows).map_err(now)?;
+    let device = legacy.device.try_clone().map_err(now)?;
+    let link = Link::Inherited(device, legacy.capabilities);
+    let served = prepared.serve(node, volume, mount_point, link).await;
+    served.map_err(later)
 }
 
 /// A file system that nobody serves yet.
@@ -201,7 +242,7 @@ impl Prepared {
         );
         Ok(Served {
             volume,
-            host,
+            host: Some(host),
             part: self.part.keep(),
             _cluster: self.cluster,
         })
@@ -209,31 +250,38 @@ impl Prepared {
 }
 
 impl Served {
+    fn capabilities(&self) -> u64 {
+        self.host.as_ref().map_or(0, FuseHost::capabilities)
+    }
+
     /// Whether the kernel has ended the mount: somebody else unmounted it.
     pub(super) fn has_ended(&self) -> bool {
-        self.host.has_ended()
+        self.host.as_ref().is_none_or(FuseHost::has_ended)
     }
 
     /// Why it cannot be read; empty if it can.
     pub(super) async fn fault(&self) -> String {
-        if self.has_ended() {
+        let host = self.host.as_ref().filter(|host| !host.has_ended());
+        let Some(host) = host else {
             return "it was unmounted".to_owned();
-        }
-        let root = self.host.fs().getattr(Ino::ROOT).await;
+        };
+        let root = host.fs().getattr(Ino::ROOT).await;
         root.err()
             .map(|failure| failure.to_string())
             .unwrap_or_default()
     }
 
     /// Unmounts it.
-    pub(super) async fn end(self) -> Result<(), Status> {
+    pub(super) async fn end(mut self) -> Result<(), Status> {
         tracing::info!(
             volume = self.volume.id,
             at = self.volume.mount_point,
             "detaching"
         );
-        let ended = self.host.unmount().await;
-        self.part.begin();
+        let Some(host) = self.host.take() else {
+            return Ok(());
+        };
+        let ended = host.unmount().await;
         ended.map_err(|error| Status::internal(format!("{error:#}")))
     }
 }
