@@ -28,8 +28,27 @@ impl fmt::Debug for Credentials {
 }
 
 /// Credentials that only the owner of a key can open (crate `seal`): fit to be stored and sent.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub Bytes);
+
+impl Sealed {
+    /// As a hexadecimal number.
+    pub fn to_hex(&self) -> String {
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let shown = digits.map(|digit| char::from_digit(digit.into(), 16));
+        shown
+            .map(|digit| digit.expect("a digit is below 16"))
+            .collect()
+    }
+
+    /// Back from [`Sealed::to_hex`].
+    pub fn from_hex(text: &str) -> Option<Sealed> {
+        let digits = text.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = digits.map(byte).collect();
+        bytes.map(|bytes| Sealed(bytes.into()))
+    }
+}
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

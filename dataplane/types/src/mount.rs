@@ -6,22 +6,66 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 /// One under store mounted at a path of the tree. Holds no secret in the clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct MountSpec {
     /// Absolute path in the cluster's tree, normalised: `/`, `/models/llama`.
     pub path: String,
     /// `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///dir`, or [`MountSpec::SCRATCH`].
     pub uri: String,
     /// Options of the under store (endpoint, region, path_style, anonymous …).
-    #[serde(default)]
     pub options: BTreeMap<String, String>,
     /// When the metadata is compared with the under store again.
-    #[serde(default)]
     pub sync: SyncPolicy,
     /// The credentials of the under store, for whoever has the cluster's key. Absent: those of the
     /// environment of the process that talks to the store.
-    #[serde(default)]
     pub credentials: Option<Sealed>,
+}
+
+/// How it is written in configurations, journals and tables. Format 1 of these knew no credentials, and data directories
+/// of every format open for ever: they are among the options, under a name that no option can have.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    path: String,
+    uri: String,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+    #[serde(default)]
+    sync: SyncPolicy,
+}
+
+/// Names the sealed credentials among the options of [`Stored`].
+const CREDENTIALS: &str = "\0credentials";
+
+impl From<MountSpec> for Stored {
+    fn from(spec: MountSpec) -> Stored {
+        let mut options = spec.options;
+        if let Some(sealed) = spec.credentials {
+            options.insert(CREDENTIALS.to_owned(), sealed.to_hex());
+        }
+        Stored {
+            path: spec.path,
+            uri: spec.uri,
+            options,
+            sync: spec.sync,
+        }
+    }
+}
+
+impl TryFrom<Stored> for MountSpec {
+    type Error = String;
+    fn try_from(mut stored: Stored) -> Result<MountSpec, String> {
+        let sealed = stored.options.remove(CREDENTIALS);
+        let sealed = sealed
+            .map(|text| Sealed::from_hex(&text).ok_or("credentials are no hexadecimal number"));
+        Ok(MountSpec {
+            path: stored.path,
+            uri: stored.uri,
+            options: stored.options,
+            sync: stored.sync,
+            credentials: sealed.transpose()?,
+        })
+    }
 }
 
 impl MountSpec {
@@ -136,6 +180,25 @@ mod tests {
             ..spec.clone()
         };
         assert!(!spec.same_store(&entered));
+    }
+
+    #[test]
+    fn credentials_are_stored_and_read_back() {
+        let spec = MountSpec {
+            path: "/a".to_owned(),
+            uri: "s3://b".to_owned(),
+            options: [("region".to_owned(), "x".to_owned())].into(),
+            sync: SyncPolicy::Never,
+            credentials: Some(Sealed(vec![0, 10, 255].into())),
+        };
+        let stored = Stored::from(spec.clone());
+        assert_eq!(stored.options[CREDENTIALS], "000aff");
+        assert_eq!(MountSpec::try_from(stored), Ok(spec.clone()));
+        let plain = MountSpec {
+            credentials: None,
+            ..spec
+        };
+        assert_eq!(Stored::from(plain).options.len(), 1);
     }
 
     #[test]
