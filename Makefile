@@ -27,19 +27,15 @@ demo: build
 test: deps fmt lint deny build
 	FOREBAY_BIN=$(BIN)/forebay $(CARGO) test $(PROFILE) --workspace
 
-# All parts on a real Kubernetes cluster of this machine: make e2e NODES=3. Needs root, Go and kubectl; the first time takes a
-# quarter of an hour more, to build Kubernetes and MinIO. On the cluster of KUBECONFIG: make e2e E2E=--existing.
+# The operator against a real API server without nodes, then all parts on a real Kubernetes cluster of this machine:
+# make e2e NODES=3. Needs root, Go and kubectl; the first time takes a quarter of an hour more, to build Kubernetes and MinIO. On the cluster of KUBECONFIG: make e2e E2E=--existing.
 NODES ?= 2
 E2E ?=
 e2e: build
 	scripts/install-kubernetes
-	$(BIN)/forebay-e2e --nodes $(NODES) $(E2E)
-
-# The operator against a real API server without nodes.
-operator-story: build
-	scripts/install-kubernetes
-	FOREBAY_BIN=$(BIN)/forebay FOREBAY_KUBERNETES=$(CACHE)/kubernetes \
+	FOREBAY_BIN=$(BIN)/forebay KUBERNETES_BIN=$(CACHE)/kubernetes \
 		$(CARGO) test $(PROFILE) --workspace --test it story:: -- --ignored --test-threads=1
+	$(BIN)/forebay-e2e --nodes $(NODES) $(E2E)
 
 # Against a native directory on the same disk; DIR must be on it (default: beside the target directory).
 bench: build

@@ -10,7 +10,8 @@ use forebay_e2e::{
 use std::{env, path::PathBuf, process::ExitCode, time::Instant};
 
 /// Puts up a throw-away Kubernetes cluster on this machine (real control plane, kubelets, container runtimes; needs root),
-/// installs Forebay from its manifests, runs the scenarios, prints a table, and takes everything down.
+/// installs Forebay from its manifests, runs the scenarios, prints a table, and takes everything down. To be run from the root of
+/// the repository.
 #[derive(Parser)]
 #[command(name = "forebay-e2e")]
 struct Args {

@@ -17,15 +17,14 @@ pub struct ThrowAway {
     _entered: Entered,
 }
 
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
-}
+/// From the root of the repository.
+const SCRIPTS: &str = "e2e/cluster";
 
 /// Runs one of the scripts, or a line of shell beside them.
 fn run(dir: &Path, nodes: u8, what: &str) -> anyhow::Result<String> {
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", what])
-        .current_dir(scripts())
+        .current_dir(SCRIPTS)
         .env("DIR", dir)
         .env("N", nodes.to_string())
         .output()
@@ -64,7 +63,8 @@ impl ThrowAway {
             ". ./env.sh; ./program-image.sh local/minio:1 $DIR/img/minio.tar $BIN/minio",
         )?;
         let mut down = Command::new("bash");
-        down.arg(scripts().join("down.sh"))
+        down.arg("down.sh")
+            .current_dir(SCRIPTS)
             .env("DIR", dir)
             .env("N", nodes.to_string());
         let cluster = ThrowAway {

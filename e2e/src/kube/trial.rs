@@ -8,8 +8,8 @@ use super::{
     secrets, story, tenants,
 };
 use crate::s3::Content;
-use anyhow::{Context, ensure};
-use std::{path::Path, time::Duration};
+use anyhow::ensure;
+use std::time::Duration;
 
 /// How long anything may take that is not measured.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
@@ -65,10 +65,7 @@ pub struct Trial {
 impl Trial {
     /// Installs Forebay and starts the bucket.
     pub fn start(kubectl: Kubectl, throw_away: Option<ThrowAway>) -> anyhow::Result<Trial> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let manifests = root.join("manifests/default");
-        let manifests = manifests.to_str().context("a path in UTF-8")?;
-        kubectl.run(&["apply", "--server-side", "-k", manifests])?;
+        kubectl.run(&["apply", "--server-side", "-k", "manifests/default"])?;
         let names = kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
         let nodes: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
         ensure!(!nodes.is_empty(), "the cluster has no nodes");

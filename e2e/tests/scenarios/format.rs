@@ -1,7 +1,7 @@
 //! Data directories of earlier versions open for ever.
 
 use forebay_e2e::process::Forebay;
-use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,10 +27,9 @@ fn acknowledged(record: &str) -> (BTreeSet<&str>, BTreeSet<&str>) {
 fn a_master_of_format_1_opens() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let unpack = Command::new("tar")
         .arg("-xzf")
-        .arg(fixture.join("master-format-1.tar.gz"))
+        .arg("tests/fixtures/master-format-1.tar.gz")
         .arg("-C")
         .arg(dir)
         .status();

@@ -97,8 +97,7 @@ impl ApiServer {
         let path = server.dir.path().join("kubeconfig");
         std::fs::write(&path, kubeconfig).unwrap();
         // Before the controllers begin: the garbage collector learns of new kinds only every half a minute.
-        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/default");
-        server.kubectl(&["apply", "--server-side", "-k", manifests]);
+        server.kubectl(&["apply", "--server-side", "-k", "../manifests/default"]);
         processes.push(Process::start(
             server.dir.path(),
             "kube-controller-manager",

@@ -1,7 +1,7 @@
 //! The operator against a real API server, real controllers, and a real master; all on loopback.
 //!
-//! Needs etcd, kubectl, openssl, and the binaries of Kubernetes in `$FOREBAY_KUBERNETES` (default
-//! `~/.cache/forebay/kubernetes`); and `forebay` in `$FOREBAY_BIN`. `make operator-story` has them ready; other runs leave these tests out.
+//! Needs etcd, kubectl, openssl, and the binaries of Kubernetes in `$KUBERNETES_BIN` (default
+//! `~/.cache/forebay/kubernetes`); and `forebay` in `$FOREBAY_BIN`. `make e2e` has them ready; other runs leave these tests out.
 #![expect(
     clippy::disallowed_methods,
     reason = "binaries are found by the environment"

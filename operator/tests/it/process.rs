@@ -42,7 +42,7 @@ pub(crate) fn port() -> u16 {
 /// The binaries of Kubernetes.
 pub(crate) fn kubernetes(name: &str) -> PathBuf {
     let home = std::env::var("HOME").unwrap();
-    let dir = std::env::var("FOREBAY_KUBERNETES");
+    let dir = std::env::var("KUBERNETES_BIN");
     PathBuf::from(dir.unwrap_or(format!("{home}/.cache/forebay/kubernetes"))).join(name)
 }
 
