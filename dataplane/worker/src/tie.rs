@@ -185,6 +185,7 @@ impl<N: Node> Tie<N> {
             tiers: told.tiers.clone(),
             counters: Some(told.counters),
             heartbeat_ms: self.interval.load(Ordering::Relaxed),
+            mounts: Vec::new(),
         };
         let register = || {
             let (mut registry, request) = (self.master.registry(), request.clone());
@@ -236,6 +237,7 @@ impl<N: Node> Tie<N> {
             tiers,
             counters,
             heartbeat_ms: self.interval.load(Ordering::Relaxed),
+            mounts: Vec::new(),
         };
         let beat = || {
             let (mut registry, request) = (self.master.registry(), request.clone());

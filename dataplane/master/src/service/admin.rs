@@ -185,6 +185,7 @@ impl Admin for AdminService {
             inodes,
             journal_index: self.proposer.raft().status().applied,
             problems,
+            usage: Vec::new(),
         }))
     }
 
@@ -286,6 +287,27 @@ impl Admin for AdminService {
             .unmount(&self.proposer, &path)
             .await?;
         Ok(Response::new(v1::UnmountResponse {}))
+    }
+
+    async fn start_warmup(
+        &self,
+        _request: Request<v1::StartWarmupRequest>,
+    ) -> std::result::Result<Response<v1::StartWarmupResponse>, Status> {
+        Err(Status::unimplemented("follows"))
+    }
+
+    async fn remove_warmup(
+        &self,
+        _request: Request<v1::RemoveWarmupRequest>,
+    ) -> std::result::Result<Response<v1::RemoveWarmupResponse>, Status> {
+        Err(Status::unimplemented("follows"))
+    }
+
+    async fn warmups(
+        &self,
+        _request: Request<v1::WarmupsRequest>,
+    ) -> std::result::Result<Response<v1::WarmupsResponse>, Status> {
+        Err(Status::unimplemented("follows"))
     }
 }
 
