@@ -1,5 +1,5 @@
 #!/bin/bash
-# A default StorageClass with three local volumes of each node: nothing provisions, so they are there beforehand.
+# A default StorageClass with twenty local volumes of each node: nothing provisions, so they are there beforehand.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 {
@@ -10,7 +10,7 @@ metadata: {name: local, annotations: {storageclass.kubernetes.io/is-default-clas
 provisioner: kubernetes.io/no-provisioner
 volumeBindingMode: WaitForFirstConsumer
 Y
-for n in $(seq $N); do for i in 1 2 3 4 5 6 7 8 9; do
+for n in $(seq $N); do for i in $(seq 20); do
   mkdir -p "$DIR/nodes/$PFX$n/srv/pv$i"
   cat <<Y
 ---

@@ -6,7 +6,11 @@
 
 use crate::{
     error::Result,
-    job::{fleet::Fleet, reap},
+    job::{
+        fleet::Fleet,
+        reap,
+        warmup::{Crew, Warmups},
+    },
     machine::Machine,
     membership,
     metrics::Metrics,
@@ -24,7 +28,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 /// How often the workers are counted, and others told of those that died.
 const ROUND: Duration = Duration::from_secs(1);
@@ -39,6 +43,8 @@ pub(crate) struct Reign {
     pub(crate) mounts: Arc<Mounts>,
     /// The workers, and connections to them.
     pub(crate) fleet: Fleet,
+    /// What is brought into the cache ahead.
+    pub(crate) warmups: Warmups,
     /// Begins when the reign ends.
     pub(crate) shutdown: Shutdown,
 }
@@ -89,11 +95,20 @@ impl Office {
             mounts.clone(),
             self.metrics.clone(),
         ));
+        let namespace = Namespace::new(meta.clone(), sync, proposer.clone());
+        let fleet = Fleet::new(workers);
+        let crew = Crew {
+            namespace: namespace.clone(),
+            fleet: fleet.clone(),
+            proposer: proposer.clone(),
+            metrics: self.metrics.clone(),
+        };
         Ok(Reign {
             cluster,
-            namespace: Namespace::new(meta.clone(), sync, proposer.clone()),
+            namespace,
             mounts,
-            fleet: Fleet::new(workers),
+            fleet,
+            warmups: Warmups::new(crew, &shutdown)?,
             shutdown,
         })
     }
@@ -112,10 +127,7 @@ impl Reign {
 
     /// Resolves when the workers of the leader before have had the time to report.
     pub(crate) async fn settled(&self) {
-        // Those that come may say that others take longer.
-        while Instant::now() < self.workers().settled_at() {
-            sleep_until(self.workers().settled_at().into()).await;
-        }
+        self.workers().settled().await;
     }
 }
 

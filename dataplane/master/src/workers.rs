@@ -14,6 +14,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
+use tokio::time::sleep_until;
 
 /// A worker that was silent for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
@@ -146,6 +147,14 @@ impl Workers {
             interval.max(settling.interval)
         } else {
             interval
+        }
+    }
+
+    /// Resolves when the workers of the leader before have had the time to report.
+    pub(crate) async fn settled(&self) {
+        // Those that come may say that others take longer.
+        while Instant::now() < self.settled_at() {
+            sleep_until(self.settled_at().into()).await;
         }
     }
 

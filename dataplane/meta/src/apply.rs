@@ -8,6 +8,7 @@ use crate::{
     pin, problem, schema, scratch,
     session::{self, Admission},
     txn::{Fault, Txn},
+    warmup,
 };
 use forebay_types::Code;
 
@@ -108,6 +109,9 @@ fn perform(txn: &mut Txn, change: &Change) -> Result<Reply, Fault> {
         Change::Remove { parent, name } => scratch::remove(txn, inner(txn, *parent), name),
         Change::RemoveDir { parent, name } => scratch::remove_dir(txn, inner(txn, *parent), name),
         Change::SetAttr { ino, set } => scratch::set_attr(txn, inner(txn, *ino), set),
+        Change::StartWarmup { name, run, spec } => warmup::start(txn, name, run, spec),
+        Change::EndWarmup { name, run, end } => warmup::end(txn, name, run, end),
+        Change::RemoveWarmup { name, let_go } => warmup::remove(txn, name, *let_go),
     }
 }
 

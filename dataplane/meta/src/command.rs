@@ -1,5 +1,6 @@
 //! The journal's commands. They are stored for ever: variants and fields are only ever appended.
 
+use crate::warmup::{WarmupEnd, WarmupSpec};
 use bytes::Bytes;
 use forebay_types::{Fingerprint, Ino, MountId, MountSpec, Name, SessionId};
 use serde::{Deserialize, Serialize};
@@ -168,6 +169,32 @@ pub enum Change {
         ino: Ino,
         /// To what.
         set: SetAttr,
+    },
+    /// Begins a run of a warm-up, in place of another one of that name; nothing if it is the last
+    /// one already.
+    StartWarmup {
+        /// Names the warm-up.
+        name: String,
+        /// Tells its runs apart.
+        run: String,
+        /// What is wanted.
+        spec: WarmupSpec,
+    },
+    /// A run has ended.
+    EndWarmup {
+        /// Names the warm-up.
+        name: String,
+        /// Which run; nothing happens if another one has begun.
+        run: String,
+        /// How.
+        end: WarmupEnd,
+    },
+    /// Drops a warm-up: one that may hold pins is only marked, until they are let go.
+    RemoveWarmup {
+        /// Names the warm-up.
+        name: String,
+        /// Its pins are let go.
+        let_go: bool,
     },
 }
 

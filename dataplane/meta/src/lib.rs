@@ -47,12 +47,14 @@ mod stamp;
 mod tree;
 mod txn;
 mod view;
+mod warmup;
 
 pub use command::{
     Access, Change, Command, Entry, Problem, ProblemReason, RequestId, SetAttr, UfsEntry, UfsKind,
 };
 pub use outcome::{Invalidated, Outcome, Reply};
 pub use view::{DirState, Mount, Placed};
+pub use warmup::{Warmup, WarmupEnd, WarmupSpec};
 
 use counters::Counters;
 use hint::Hints;

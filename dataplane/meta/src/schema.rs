@@ -23,6 +23,7 @@ const PROBLEM_TOTALS: u8 = 0x16;
 const PROBLEM_BEYOND: u8 = 0x17;
 const SESSION: u8 = 0x18;
 const OUTCOME: u8 = 0x19;
+const WARMUP: u8 = 0x1a;
 
 /// Bytes of a tag and a 64-bit number.
 const TAGGED: usize = 9;
@@ -99,6 +100,19 @@ pub(crate) fn mount_of(key: &[u8]) -> Result<MountId> {
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(short)?;
     Ok(MountId(u32::from_be_bytes(id)))
+}
+
+pub(crate) fn warmup(name: &str) -> Vec<u8> {
+    [&[WARMUP], name.as_bytes()].concat()
+}
+
+pub(crate) fn warmups() -> Range<Vec<u8>> {
+    table(WARMUP)
+}
+
+pub(crate) fn warmup_of(key: &[u8]) -> Result<String> {
+    let name = String::from_utf8(key.get(1..).unwrap_or_default().to_vec());
+    name.map_err(|error| Error::Damaged(format!("key of a warm-up: {error}")))
 }
 
 pub(crate) fn pin(ino: Ino) -> Vec<u8> {

@@ -6,6 +6,7 @@ use crate::{
     gate::Urgency,
     lease::{Held, Leases},
     metrics::Metrics,
+    pace::Pace,
     prefetch::MAX_PIECE,
     source::{Reach, Sources},
 };
@@ -242,8 +243,8 @@ impl Engine {
         Ok((lease, descriptor, part))
     }
 
-    /// Makes a file whole.
-    pub async fn load(&self, file_ref: FileRef) -> Result<Loaded> {
+    /// Makes a file whole, fetching at most `bandwidth` bytes a second (0: no limit) together with all who share the pace.
+    pub async fn load(&self, file_ref: FileRef, pace: &Pace, bandwidth: u64) -> Result<Loaded> {
         let (bytes, file_ref) = (file_ref.size(), Arc::new(file_ref));
         let lease = self
             .lease(&file_ref)
@@ -257,14 +258,15 @@ impl Engine {
                 cached_before,
             });
         }
-        let access = Access {
-            pattern: Pattern::Until(bytes),
-            reach: Reach::Peers,
-            urgent: false,
-        };
         let mut position = 0;
         while position < bytes {
             let end = (position + MAX_PIECE).min(bytes);
+            pace.take(end - position, bandwidth).await;
+            let access = Access {
+                pattern: Pattern::Until(if bandwidth == 0 { bytes } else { end }),
+                reach: Reach::Peers,
+                urgent: false,
+            };
             if part.ensure(position..end, access).await? == Ensured::NotCached {
                 let text = format!("no room in the cache for the {bytes} bytes of the file");
                 return Err(Error::new(Code::NoSpace, text));

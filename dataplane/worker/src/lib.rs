@@ -47,6 +47,7 @@ mod lease;
 pub mod local;
 pub mod maintenance;
 pub mod metrics;
+pub mod pace;
 pub mod prefetch;
 mod report;
 mod server;

@@ -1,6 +1,6 @@
 //! The gRPC service `WorkerData`: conversions, and calls of the engine.
 
-use crate::{data::Run, engine::Engine, source::Reach};
+use crate::{data::Run, engine::Engine, pace::Pace, source::Reach};
 use forebay_client::Error;
 use forebay_proto::{
     convert::status,
@@ -97,10 +97,10 @@ impl WorkerData for Service {
         &self,
         request: Request<Streaming<LoadFile>>,
     ) -> Result<Response<Self::LoadStream>, Status> {
-        let engine = self.engine.clone();
+        let (engine, pace) = (self.engine.clone(), Arc::new(Pace::default()));
         let results = request
             .into_inner()
-            .map(move |file| load(engine.clone(), file))
+            .map(move |file| load(engine.clone(), pace.clone(), file))
             .buffer_unordered(MOST_LOADS);
         Ok(Response::new(results.boxed()))
     }
@@ -151,11 +151,13 @@ impl WorkerData for Service {
 
 async fn load(
     engine: Arc<Engine>,
+    pace: Arc<Pace>,
     file: Result<LoadFile, Status>,
 ) -> Result<LoadFileResult, Status> {
-    let file = file_of(file?.file)?;
+    let LoadFile { file, bandwidth } = file?;
+    let file = file_of(file)?;
     let ino = file.id.ino.0;
-    Ok(match engine.load(file).await {
+    Ok(match engine.load(file, &pace, bandwidth).await {
         Ok(loaded) => LoadFileResult {
             ino,
             bytes: loaded.bytes,

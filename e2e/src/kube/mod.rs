@@ -4,12 +4,16 @@ mod bucket;
 mod deletion;
 mod faults;
 mod kubectl;
+mod masters;
+mod node_loss;
+mod outage;
 mod reader;
 mod secrets;
 mod story;
 mod tenants;
 mod throw_away;
 mod trial;
+mod upgrade;
 
 pub use kubectl::Kubectl;
 pub use throw_away::ThrowAway;

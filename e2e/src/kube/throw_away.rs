@@ -17,6 +17,9 @@ pub struct ThrowAway {
     _entered: Entered,
 }
 
+/// The image of the built binaries.
+pub(super) const IMAGE: &str = "forebay:dev";
+
 /// From the root of the repository.
 const SCRIPTS: &str = "e2e/cluster";
 
@@ -53,7 +56,7 @@ impl ThrowAway {
             dir,
             nodes,
             &format!(
-                "WORKUSER=65532:65532 ./program-image.sh library/forebay:dev $DIR/img/forebay.tar {} /usr/bin {} {}",
+                "WORKUSER=65532:65532 ./program-image.sh library/{IMAGE} $DIR/img/forebay.tar {} /usr/bin {} {}",
                 paths[0], paths[1], paths[2]
             ),
         )?;
@@ -96,6 +99,49 @@ impl ThrowAway {
         let line = format!("pkill -9 -c -f \"^{command}\" || true");
         let count = self.on_node(node, &line)?;
         count.trim().parse().context("pkill counts")
+    }
+
+    /// Takes the power from a node.
+    pub(super) fn power_off(&self, node: &str) -> anyhow::Result<()> {
+        self.node_script("node-kill.sh", node)
+    }
+
+    /// Starts a node again.
+    pub(super) fn power_on(&self, node: &str) -> anyhow::Result<()> {
+        self.node_script("node-start.sh", node)
+    }
+
+    fn node_script(&self, script: &str, node: &str) -> anyhow::Result<()> {
+        let line = format!(". ./env.sh; n={node}; ./{script} ${{n#$PFX}}");
+        run(&self.dir, self.nodes, &line).map(drop)
+    }
+
+    /// The API server answers nobody from now on.
+    pub(super) fn stop_api_server(&self) -> anyhow::Result<()> {
+        self.signal_api_server("STOP")
+    }
+
+    /// The API server goes on.
+    pub(super) fn start_api_server(&self) -> anyhow::Result<()> {
+        self.signal_api_server("CONT")
+    }
+
+    fn signal_api_server(&self, signal: &str) -> anyhow::Result<()> {
+        let line = format!("kill -{signal} $(cat $DIR/run/apiserver.pid)");
+        run(&self.dir, self.nodes, &line).map(drop)
+    }
+
+    /// Gives an image another name, on all nodes.
+    pub(super) fn tag(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        for node in 1..=self.nodes {
+            let full = |name| format!("docker.io/library/{name}");
+            let (image, name) = (full(image), full(name));
+            let line = format!(
+                ". ./env.sh; on_node ${{PFX}}{node} ctr -n k8s.io images tag --force {image} {name}"
+            );
+            run(&self.dir, self.nodes, &line)?;
+        }
+        Ok(())
     }
 
     /// Where the logs of its parts are.

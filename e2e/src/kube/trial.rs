@@ -3,9 +3,9 @@
 use super::{
     Kubectl, ThrowAway,
     bucket::{self, Bucket},
-    deletion, faults,
+    deletion, faults, masters, node_loss, outage,
     reader::Reader,
-    secrets, story, tenants,
+    secrets, story, tenants, upgrade,
 };
 use crate::s3::Content;
 use anyhow::ensure;
@@ -45,6 +45,26 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "faults",
         claim: "kills and replacements while pods read: no read error",
         run: faults::run,
+    },
+    Scenario {
+        name: "masters",
+        claim: "1, 3, 5, 3 masters while pods read: no read error",
+        run: masters::run,
+    },
+    Scenario {
+        name: "upgrade",
+        claim: "another image of everything while pods read: no read error",
+        run: upgrade::run,
+    },
+    Scenario {
+        name: "node",
+        claim: "a node goes and comes back: mounts there heal, others read on",
+        run: node_loss::run,
+    },
+    Scenario {
+        name: "outage",
+        claim: "two minutes without the API server: pods read on, then all is reconciled",
+        run: outage::run,
     },
     Scenario {
         name: "deletion",
@@ -150,6 +170,12 @@ spec:
     secretRef: {{name: {secret}}}
 "#
         ))
+    }
+
+    /// The node that the bucket is on.
+    pub(super) fn bucket_node(&self) -> anyhow::Result<String> {
+        let args = ["get", "pod/minio", "-o", "jsonpath={.spec.nodeName}"];
+        self.kubectl.run(&args)
     }
 
     /// Waits until a Dataset is ready.

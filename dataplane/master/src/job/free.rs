@@ -2,7 +2,7 @@
 
 use super::{
     fleet::{FILES, Fleet},
-    walk::{Found, Unlisted, walk},
+    walk::{File, Filter, Found, Unlisted, walk},
 };
 use crate::{
     error::{Error, Result},
@@ -14,18 +14,19 @@ use futures::FutureExt;
 use std::future::Future;
 use tokio::sync::mpsc;
 
-/// Hands the files at and below `start` to `each`, some thousand at a time; how many inodes there
-/// are.
+/// Hands the known files at and below `start` that are wanted to `each`, some thousand at a time; how many inodes
+/// there are.
 pub(crate) async fn in_batches<F>(
     namespace: &Namespace,
     start: Resolved,
-    mut each: impl FnMut(Vec<FileId>) -> F,
+    filter: Filter,
+    mut each: impl FnMut(Vec<File>) -> F,
 ) -> Result<u64>
 where
     F: Future<Output = Result<()>>,
 {
     let (out, mut found) = mpsc::channel(4);
-    let walking = walk(namespace.clone(), start, None, Unlisted::Skip, out).map(Ok::<_, Error>);
+    let walking = walk(namespace.clone(), start, filter, Unlisted::Skip, out).map(Ok::<_, Error>);
     let working = async {
         let mut inodes = 0;
         let mut batch = Vec::new();
@@ -34,7 +35,7 @@ where
                 Found::Directory(_) => inodes += 1,
                 Found::Files(files) => {
                     inodes += files.len() as u64;
-                    batch.extend(files.iter().map(|f| f.id));
+                    batch.extend(files);
                     if batch.len() >= FILES {
                         each(std::mem::take(&mut batch)).await?;
                     }
@@ -58,7 +59,8 @@ pub(crate) async fn free(
 ) -> Result<v1::FreeResponse> {
     let mut freed = v1::FreeResponse::default();
     let total = parking_lot::Mutex::new(&mut freed);
-    in_batches(namespace, start, async |files| {
+    in_batches(namespace, start, Filter::default(), async |files| {
+        let files: Vec<FileId> = files.iter().map(|file| file.id).collect();
         let call = async |mut client: super::fleet::Client, request| client.free(request).await;
         for (_, answer) in fleet.ask_all("free", &files, call).await? {
             let mut total = total.lock();

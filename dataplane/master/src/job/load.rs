@@ -6,7 +6,7 @@
 //! are final early.
 
 use super::{
-    dispatch::{Dispatch, Item, WINDOW},
+    dispatch::{Copies, Dispatch, Item, WINDOW},
     fleet::{Client, FILES, Fleet},
     progress::Progress,
     walk::{File, Filter, Found, Unlisted, walk},
@@ -43,8 +43,13 @@ pub(crate) struct Load {
     pub(crate) fleet: Fleet,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) start: Resolved,
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Filter,
     pub(crate) metadata_only: bool,
+    pub(crate) copies: Copies,
+    /// Whether all files are to be pinned, and not only those below a pin.
+    pub(crate) pin: bool,
+    /// Most bytes a second from the under stores; 0: no limit.
+    pub(crate) bandwidth: u64,
 }
 
 /// Where progress goes.
@@ -62,7 +67,13 @@ impl Load {
         let gone = listener.clone();
         let work = async {
             // A listener that is gone needs no last message.
-            let last = match self.work(&listener).await {
+            let tell = |progress: &mut Progress| {
+                // A listener that is slow gets the next one.
+                if let Ok(place) = listener.try_reserve() {
+                    place.send(Ok(progress.take()));
+                }
+            };
+            let last = match self.work(tell).await {
                 Ok(progress) => Ok(progress.finish()),
                 Err(error) => Err(error.into()),
             };
@@ -74,7 +85,8 @@ impl Load {
         }
     }
 
-    async fn work(self, listener: &Listener) -> Result<Progress> {
+    /// Runs until all is done, and says every now and then how far it is.
+    pub(crate) async fn work(self, mut tell: impl FnMut(&mut Progress) + Send) -> Result<Progress> {
         let topology = self.fleet.topology();
         if topology.workers.is_empty() && !self.metadata_only {
             return Err(Error::new(
@@ -99,7 +111,7 @@ impl Load {
         );
         tasks.spawn(walking);
         let (events, mut happened) = mpsc::channel(WINDOW);
-        let dispatch = Dispatch::new(topology);
+        let dispatch = Dispatch::new(topology, self.copies);
         let mut running = Running {
             load: &self,
             dispatch,
@@ -129,10 +141,7 @@ impl Load {
                 Some(event) = happened.recv() => running.happened(event),
                 _ = tick.tick() => {
                     running.give_up_the_dead();
-                    // A listener that is slow gets the next one.
-                    if let Ok(place) = listener.try_reserve() {
-                        place.send(Ok(running.progress.take()));
-                    }
+                    tell(&mut running.progress);
                 }
             }
         }
@@ -185,13 +194,19 @@ impl Running<'_> {
             && let Some(ino) = self.waiting.pop_front()
         {
             match self.load.namespace.file(ino) {
-                Ok(file) => self.add(Item::new(file), "no worker is left to load it"),
+                Ok(file) => self.add(Item::new(file)),
                 Err(error) => self.fail(ino, error.code, &error.message),
             }
         }
-        while let Some((lane, file)) = self.dispatch.next() {
+        // What a worker gets from another one was limited there.
+        let share = match self.load.bandwidth {
+            0 => 0,
+            all => all.div_ceil(self.dispatch.live() as u64),
+        };
+        while let Some((lane, item)) = self.dispatch.next() {
             let request = v1::LoadFile {
-                file: Some(file.into()),
+                bandwidth: if item.is_first() { share } else { 0 },
+                file: Some(item.file.clone().into()),
             };
             // The channel holds a whole window: it is full or closed only if the stream has ended.
             if self.lane(lane).requests.try_send(request).is_err() {
@@ -200,9 +215,25 @@ impl Running<'_> {
         }
     }
 
-    fn add(&mut self, item: Item, otherwise: &str) {
+    /// To its next worker, or it has ended.
+    fn add(&mut self, item: Item) {
         if let Err(item) = self.dispatch.add(item) {
-            self.fail(item.file.id.ino, Code::Unavailable, otherwise);
+            self.ended(item);
+        }
+    }
+
+    fn ended(&mut self, mut item: Item) {
+        if self.dispatch.is_done(&item) {
+            let size = item.file.size();
+            self.progress.done(size, item.cached_before);
+            self.load.metrics.load_files.inc();
+            self.load.metrics.load_bytes.inc_by(size);
+        } else {
+            let (code, reason) = item.fault.take().unwrap_or_else(|| {
+                let text = "there are fewer workers than it is to have copies";
+                (Code::Unavailable, text.to_owned())
+            });
+            self.fail(item.file.id.ino, code, &reason);
         }
     }
 
@@ -212,20 +243,23 @@ impl Running<'_> {
             Event::Lost(lane, reason) => return self.lost(lane, &reason),
         };
         // A worker that was given up may answer late: its files are elsewhere now.
-        let Some(item) = self.dispatch.answered(lane, Ino(answer.ino)) else {
+        let Some(mut item) = self.dispatch.answered(lane, Ino(answer.ino)) else {
             return;
         };
         let code = Code::from_number(answer.code as u8);
         if answer.code == 0 {
-            let size = item.file.size();
-            self.progress.done(size, answer.cached_before);
-            self.load.metrics.load_files.inc();
-            self.load.metrics.load_bytes.inc_by(size);
+            item.placed(answer.cached_before);
             self.pin(lane, item.file.id);
-        } else if code.is_transient() {
-            self.add(item, &answer.reason);
         } else {
-            self.fail(item.file.id.ino, code, &answer.reason);
+            item.fault = Some((code, answer.reason));
+            if !code.is_transient() {
+                return self.ended(item);
+            }
+        }
+        if self.dispatch.is_done(&item) {
+            self.ended(item);
+        } else {
+            self.add(item);
         }
     }
 
@@ -244,13 +278,8 @@ impl Running<'_> {
 
     fn pin(&mut self, lane: usize, file: FileId) {
         // An error of the state shows itself elsewhere; the pin is repeated by the next load.
-        if !self
-            .load
-            .namespace
-            .meta()
-            .is_pinned(file.ino)
-            .unwrap_or(false)
-        {
+        let below_a_pin = || (self.load.namespace.meta().is_pinned(file.ino)).unwrap_or(false);
+        if !self.load.pin && !below_a_pin() {
             return;
         }
         let worker = self.dispatch.worker(lane).clone();
@@ -309,8 +338,11 @@ impl Running<'_> {
         if let Some(lane) = self.lanes.remove(&lane) {
             lane.task.abort();
         }
-        for item in self.dispatch.lost(lane) {
-            self.fail(item.file.id.ino, Code::Unavailable, &reason);
+        for mut item in self.dispatch.lost(lane) {
+            if item.fault.is_none() && !self.dispatch.is_done(&item) {
+                item.fault = Some((Code::Unavailable, reason.clone()));
+            }
+            self.ended(item);
         }
     }
 

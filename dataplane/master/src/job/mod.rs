@@ -10,3 +10,4 @@ pub(crate) mod progress;
 pub(crate) mod reap;
 pub(crate) mod refresh;
 pub(crate) mod walk;
+pub(crate) mod warmup;

@@ -4,6 +4,7 @@
 use super::{
     fleet::{Client, Fleet},
     free::in_batches,
+    walk::Filter,
 };
 use crate::{
     error::{Result, blocking},
@@ -12,6 +13,7 @@ use crate::{
 };
 use forebay_meta::Change;
 use forebay_proto::v1;
+use forebay_types::FileId;
 
 /// Pins or unpins the inode at `start`, a directory with all below it.
 pub(crate) async fn set(
@@ -24,20 +26,10 @@ pub(crate) async fn set(
     let ino = start.attr.ino;
     // Recorded first: what is loaded from now on is pinned by the load.
     proposer.propose(Change::SetPin { ino, pinned }).await?;
-    let inodes = in_batches(namespace, start, async |mut files| {
+    let inodes = in_batches(namespace, start, Filter::default(), async |files| {
+        let mut files: Vec<FileId> = files.iter().map(|file| file.id).collect();
         if !pinned {
-            // Another pin may hold them still.
-            let meta = namespace.meta().clone();
-            let kept = blocking(move || {
-                let mut kept = Vec::with_capacity(files.len());
-                for file in files {
-                    if !meta.is_pinned(file.ino)? {
-                        kept.push(file);
-                    }
-                }
-                Ok::<_, forebay_meta::Error>(kept)
-            });
-            files = kept.await??;
+            files = free_to_go(namespace, files).await?;
         }
         let call = async |mut client: Client, request| {
             if pinned {
@@ -54,4 +46,19 @@ pub(crate) async fn set(
     .await?;
     tracing::info!(inode = ino.0, pinned, inodes, "pin set");
     Ok(v1::PinResponse { inodes })
+}
+
+/// Those of the files that no pin holds.
+pub(crate) async fn free_to_go(namespace: &Namespace, files: Vec<FileId>) -> Result<Vec<FileId>> {
+    let meta = namespace.meta().clone();
+    let free = blocking(move || {
+        let mut free = Vec::with_capacity(files.len());
+        for file in files {
+            if !meta.is_pinned(file.ino)? {
+                free.push(file);
+            }
+        }
+        Ok::<_, forebay_meta::Error>(free)
+    });
+    Ok(free.await??)
 }

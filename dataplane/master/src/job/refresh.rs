@@ -1,6 +1,6 @@
 //! Compares a part of the tree with its under stores on request.
 
-use super::walk::{Found, Unlisted, walk};
+use super::walk::{Filter, Found, Unlisted, walk};
 use crate::{
     error::Result,
     namespace::{Namespace, Resolved},
@@ -32,7 +32,13 @@ pub(crate) async fn refresh(
     }
     if recursive && start.attr.kind == FileKind::Directory {
         let (out, mut found) = mpsc::channel(4);
-        let walking = walk(namespace.clone(), start, None, Unlisted::Skip, out);
+        let walking = walk(
+            namespace.clone(),
+            start,
+            Filter::default(),
+            Unlisted::Skip,
+            out,
+        );
         let comparing = async {
             let mut running = FuturesUnordered::new();
             let mut open = true;

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result, blocking},
     namespace::{DIR_BATCH, Namespace, Resolved},
 };
-use forebay_types::{Code, FileId, FileKind, Ino};
+use forebay_types::{Attr, Code, FileId, FileKind, Ino};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
@@ -42,15 +42,20 @@ pub(crate) enum Unlisted {
     Skip,
 }
 
-/// Which files are wanted, by their path relative to the start of the walk.
-#[derive(Clone, Debug)]
-pub(crate) struct Filter(Arc<GlobSet>);
+/// Which files are wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    /// By their path relative to the start of the walk.
+    globs: Option<Arc<GlobSet>>,
+    /// By the time of their last change, nanoseconds since the Unix epoch.
+    since_ns: Option<i64>,
+}
 
 impl Filter {
-    /// Shell globs: `*` stops at `/`, `**` does not. No globs: no filter.
-    pub(crate) fn new(globs: &[String]) -> Result<Option<Filter>> {
+    /// Shell globs: `*` stops at `/`, `**` does not. No globs: every file.
+    pub(crate) fn new(globs: &[String]) -> Result<Filter> {
         if globs.is_empty() {
-            return Ok(None);
+            return Ok(Filter::default());
         }
         let bad = |e: globset::Error| Error::new(Code::InvalidArgument, format!("bad glob: {e}"));
         let mut set = GlobSetBuilder::new();
@@ -62,11 +67,20 @@ impl Filter {
                     .map_err(bad)?,
             );
         }
-        Ok(Some(Filter(Arc::new(set.build().map_err(bad)?))))
+        Ok(Filter {
+            globs: Some(Arc::new(set.build().map_err(bad)?)),
+            since_ns: None,
+        })
     }
 
-    fn wants(&self, path: &[u8]) -> bool {
-        self.0.is_match(OsStr::from_bytes(path))
+    /// Of these, only files that changed at that time or later.
+    pub(crate) fn since(self, since_ns: Option<i64>) -> Filter {
+        Filter { since_ns, ..self }
+    }
+
+    fn wants(&self, attr: &Attr, path: impl FnOnce() -> Vec<u8>) -> bool {
+        self.since_ns.is_none_or(|since| attr.mtime_ns >= since)
+            && (self.globs.as_ref()).is_none_or(|globs| globs.is_match(OsStr::from_bytes(&path())))
     }
 }
 
@@ -77,13 +91,18 @@ type Directories = Vec<(Ino, Vec<u8>)>;
 pub(crate) async fn walk(
     namespace: Namespace,
     start: Resolved,
-    filter: Option<Filter>,
+    filter: Filter,
     unlisted: Unlisted,
     out: mpsc::Sender<Found>,
 ) {
     if start.attr.kind == FileKind::File {
-        let name = start.name.as_ref().map_or(&[][..], |name| name.as_bytes());
-        if filter.is_none_or(|f| f.wants(name)) {
+        let name = || {
+            start
+                .name
+                .as_ref()
+                .map_or_else(Vec::new, |name| name.as_bytes().to_vec())
+        };
+        if filter.wants(&start.attr, name) {
             let id = FileId {
                 ino: start.attr.ino,
                 version: start.attr.version,
@@ -133,7 +152,7 @@ async fn visit(
     namespace: Namespace,
     dir: Ino,
     path: Vec<u8>,
-    filter: Option<Filter>,
+    filter: Filter,
     unlisted: Unlisted,
     out: mpsc::Sender<Found>,
 ) -> Directories {
@@ -149,7 +168,7 @@ async fn read(
     namespace: &Namespace,
     dir: Ino,
     path: Vec<u8>,
-    filter: Option<Filter>,
+    filter: Filter,
     unlisted: Unlisted,
     out: &mpsc::Sender<Found>,
     below: &mut Directories,
@@ -184,7 +203,7 @@ async fn read(
                         path.push(b'/');
                         directories.push((attr.ino, path));
                     }
-                    FileKind::File if filter.as_ref().is_none_or(|f| f.wants(&full())) => {
+                    FileKind::File if filter.wants(&attr, full) => {
                         let id = FileId {
                             ino: attr.ino,
                             version: attr.version,
@@ -217,17 +236,38 @@ mod tests {
 
     #[test]
     fn globs_see_the_relative_path() {
-        let filter = |globs: &[&str]| {
-            let globs: Vec<String> = globs.iter().map(ToString::to_string).collect();
-            Filter::new(&globs).unwrap().unwrap()
+        let globs = |globs: &[&str]| globs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wants = |all: &[&str], path: &[u8]| {
+            let filter = Filter::new(&globs(all)).unwrap();
+            filter.wants(&attr(7), || path.to_vec())
         };
-        assert!(filter(&["*.bin"]).wants(b"a.bin"));
-        assert!(!filter(&["*.bin"]).wants(b"d/a.bin"));
-        assert!(filter(&["**/*.bin"]).wants(b"d/e/a.bin"));
-        assert!(filter(&["**/*.bin"]).wants(b"a.bin"));
-        assert!(filter(&["x", "d/*"]).wants(b"d/\xff"));
-        assert!(Filter::new(&[]).unwrap().is_none());
-        let error = Filter::new(&["a[".to_owned()]).unwrap_err();
+        assert!(wants(&["*.bin"], b"a.bin"));
+        assert!(!wants(&["*.bin"], b"d/a.bin"));
+        assert!(wants(&["**/*.bin"], b"d/e/a.bin"));
+        assert!(wants(&["**/*.bin"], b"a.bin"));
+        assert!(wants(&["x", "d/*"], b"d/\xff"));
+        assert!(wants(&[], b"a") && wants(&["**"], b"a") && wants(&["**"], b"d/a"));
+        let error = Filter::new(&globs(&["a["])).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn old_files_can_be_left_out() {
+        let filter = Filter::default().since(Some(7));
+        assert!(filter.wants(&attr(7), Vec::new));
+        assert!(!filter.wants(&attr(6), Vec::new));
+    }
+
+    fn attr(mtime_ns: i64) -> Attr {
+        Attr {
+            ino: Ino(9),
+            kind: FileKind::File,
+            size: 1,
+            mtime_ns,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            version: forebay_types::ContentVersion(1),
+        }
     }
 }

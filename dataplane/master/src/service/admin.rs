@@ -3,7 +3,10 @@
 use super::{Answer, backup::Backups};
 use crate::{
     error::{Error, Result, blocking},
-    job::{free::free, load::Load, location::location, pin, refresh::refresh, walk::Filter},
+    job::{
+        dispatch::Copies, free::free, load::Load, location::location, pin, refresh::refresh,
+        walk::Filter,
+    },
     leadership::Leadership,
     membership,
     metrics::Metrics,
@@ -12,7 +15,7 @@ use crate::{
     reign::Reign,
 };
 use forebay_consensus::Member;
-use forebay_meta::ProblemReason;
+use forebay_meta::{ProblemReason, WarmupSpec};
 use forebay_proto::{
     convert::{mount_from_wire, mount_to_wire},
     v1::{self, admin_server::Admin, problems_response::Problem},
@@ -76,6 +79,9 @@ impl Admin for AdminService {
             filter,
             start: reign.namespace.resolve(&request.path).await?,
             metadata_only: request.metadata_only,
+            copies: Copies::Some(1),
+            pin: false,
+            bandwidth: 0,
             namespace: reign.namespace.clone(),
             fleet: reign.fleet.clone(),
             metrics: self.metrics.clone(),
@@ -291,23 +297,42 @@ impl Admin for AdminService {
 
     async fn start_warmup(
         &self,
-        _request: Request<v1::StartWarmupRequest>,
+        request: Request<v1::StartWarmupRequest>,
     ) -> std::result::Result<Response<v1::StartWarmupResponse>, Status> {
-        Err(Status::unimplemented("follows"))
+        self.metrics.call("StartWarmup");
+        let v1::StartWarmupRequest { name, run, spec } = request.into_inner();
+        let spec = spec.unwrap_or_default();
+        let spec = WarmupSpec {
+            path: spec.path,
+            include: spec.include,
+            newer_than_s: spec.newer_than_s,
+            copies: spec.copies,
+            pin: spec.pin,
+            bandwidth: spec.bandwidth,
+        };
+        let reign = self.leadership.reign().await?;
+        reign.warmups.start(name, run, spec).await?;
+        Ok(Response::new(v1::StartWarmupResponse {}))
     }
 
     async fn remove_warmup(
         &self,
-        _request: Request<v1::RemoveWarmupRequest>,
+        request: Request<v1::RemoveWarmupRequest>,
     ) -> std::result::Result<Response<v1::RemoveWarmupResponse>, Status> {
-        Err(Status::unimplemented("follows"))
+        self.metrics.call("RemoveWarmup");
+        let reign = self.leadership.reign().await?;
+        reign.warmups.remove(request.into_inner().name).await?;
+        Ok(Response::new(v1::RemoveWarmupResponse {}))
     }
 
     async fn warmups(
         &self,
         _request: Request<v1::WarmupsRequest>,
     ) -> std::result::Result<Response<v1::WarmupsResponse>, Status> {
-        Err(Status::unimplemented("follows"))
+        self.metrics.call("Warmups");
+        let reign = self.leadership.reading().await?;
+        let warmups = reign.warmups.list()?;
+        Ok(Response::new(v1::WarmupsResponse { warmups }))
     }
 }
 

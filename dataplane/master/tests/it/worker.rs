@@ -8,7 +8,7 @@ use forebay_proto::v1::{
 use forebay_types::{Address, Code};
 use futures::{StreamExt, stream::BoxStream};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,6 +27,10 @@ pub(crate) struct Script {
     pub(crate) silent: bool,
     pub(crate) taken: usize,
     pub(crate) loaded: Vec<String>,
+    /// The files of these, with their sizes.
+    pub(crate) there: BTreeMap<u64, u64>,
+    /// Says that it has nothing of this key.
+    pub(crate) forgets: Option<&'static str>,
     pub(crate) freed: BTreeSet<u64>,
     pub(crate) pinned: BTreeSet<u64>,
     /// The caller has given a stream up.
@@ -122,6 +126,9 @@ impl Worker {
             result.reason = format!("scripted: {code}");
         } else {
             result.cached_before = script.loaded.contains(&key);
+            if script.forgets != Some(key.as_str()) {
+                script.there.insert(file.ino, bytes);
+            }
             script.loaded.push(key);
         }
         Some(result)
@@ -220,10 +227,11 @@ impl WorkerData for Worker {
         &self,
         request: Request<v1::FilesRequest>,
     ) -> Result<Response<v1::StatResponse>, Status> {
+        let script = self.script.lock().unwrap();
         let file = |id: v1::FileId| v1::stat_response::File {
             file: Some(id),
             medium: "SSD".into(),
-            cached_bytes: 7,
+            cached_bytes: script.there.get(&id.ino).copied().unwrap_or(7),
             pinned: false,
         };
         let files = request.into_inner().files.into_iter().map(file).collect();

@@ -69,7 +69,10 @@ async fn small_files() {
     }
     let rig = Rig::new(Arc::new(store), 4 * GIB);
     let begun = Instant::now();
-    let loads = files.iter().map(|file| rig.engine.load(file.clone()));
+    let pace = Pace::default();
+    let loads = files
+        .iter()
+        .map(|file| rig.engine.load(file.clone(), &pace, 0));
     let done = futures::stream::StreamExt::buffer_unordered(futures::stream::iter(loads), 64);
     let done: Vec<_> = futures::StreamExt::collect(done).await;
     assert!(done.iter().all(Result::is_ok));
