@@ -10,3 +10,4 @@ mod scratch;
 mod support;
 mod syncing;
 mod tree;
+mod usage;
