@@ -11,4 +11,5 @@ mod scale;
 mod scratch;
 mod start;
 mod stores;
+mod usage;
 mod worker;
