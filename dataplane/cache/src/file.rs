@@ -1,13 +1,16 @@
 //! A file of the store and what is known of its pages.
 
-use crate::{Error, index::FileRow, page::PageSet, volume::Volume};
+use crate::{Error, account::Homes, index::FileRow, page::PageSet, volume::Volume};
 use forebay_types::{FileId, Medium, MountId, PageIndex, page};
 use parking_lot::Mutex;
 use std::{
     fs::File,
     io,
     ops::Range,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 /// A file of the store: the sparse file and what is known of its pages.
@@ -19,6 +22,8 @@ pub struct CachedFile {
     id: FileId,
     size: u64,
     mount: MountId,
+    /// The extents that have their first home here ([`Homes`]). Changed under the lock of `state`.
+    homes: AtomicU32,
     pub(crate) state: Mutex<State>,
 }
 
@@ -71,6 +76,7 @@ impl CachedFile {
             id,
             size,
             mount,
+            homes: AtomicU32::new(0),
             state: Mutex::new(State {
                 volume,
                 pages: PageSet::new(page::page_count(size)),
@@ -103,6 +109,15 @@ impl CachedFile {
     /// The mount it belongs to.
     pub fn mount(&self) -> MountId {
         self.mount
+    }
+
+    pub(crate) fn homes(&self) -> Homes {
+        Homes(self.homes.load(Relaxed))
+    }
+
+    /// For who holds the lock of its state, or alone has the file.
+    pub(crate) fn set_homes(&self, homes: Homes) {
+        self.homes.store(homes.0, Relaxed);
     }
 
     /// Where it lies.
@@ -219,21 +234,25 @@ impl State {
     }
 
     /// Counts a page in; `false` if it was there.
-    pub(crate) fn add_page(&mut self, size: u64, page: PageIndex, verified: bool) -> bool {
+    pub(crate) fn add_page(&mut self, file: &CachedFile, page: PageIndex, verified: bool) -> bool {
         let came = self.pages.insert(page, verified);
         if came {
             let first = self.pages.count() == 1;
-            self.volume.page_came(page::page_len(size, page), first);
+            let bytes = page::page_len(file.size, page);
+            self.volume.page_came(bytes, first);
+            self.volume.accounts.page_came(file, page, bytes);
         }
         came
     }
 
     /// Counts a page out; `false` if it was not there.
-    pub(crate) fn drop_page(&mut self, size: u64, page: PageIndex) -> bool {
+    pub(crate) fn drop_page(&mut self, file: &CachedFile, page: PageIndex) -> bool {
         let left = self.pages.remove(page);
         if left {
             let last = self.pages.count() == 0;
-            self.volume.pages_left(page::page_len(size, page), last);
+            let bytes = page::page_len(file.size, page);
+            self.volume.pages_left(bytes, last);
+            self.volume.accounts.page_left(file, page, bytes);
         }
         left
     }
@@ -249,6 +268,7 @@ impl State {
         let bytes = pages.bytes(file.size);
         if pages.count() > 0 {
             self.volume.pages_left(bytes, true);
+            self.volume.accounts.pages_left(file, &pages, bytes);
         }
         Some(Remains {
             file: Arc::clone(file),

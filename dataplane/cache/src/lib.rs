@@ -11,6 +11,7 @@
 //! checksum is compared before their first use ([`Store::verify`]), so a crash at any point, also
 //! of the machine, costs pages and never serves a wrong byte.
 
+mod account;
 mod admission;
 mod config;
 mod device;
@@ -31,6 +32,7 @@ mod verify;
 mod volume;
 mod writer;
 
+pub use account::{HomeRule, MountBytes};
 pub use config::{PolicyKind, StoreConfig, TierConfig};
 pub use error::Error;
 pub use file::CachedFile;

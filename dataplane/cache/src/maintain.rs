@@ -232,7 +232,7 @@ impl Store {
                 return None;
             }
             for page in &pages {
-                state.drop_page(size, *page);
+                state.drop_page(file, *page);
             }
             // No writer until the holes are made: they would swallow what it writes.
             state.busy = true;

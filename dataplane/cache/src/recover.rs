@@ -77,8 +77,8 @@ impl Store {
                 }
                 Row::Page(id, page, _) => {
                     let known = current.as_ref().filter(|file| file.id() == id);
-                    let taken = known
-                        .is_some_and(|file| file.state.lock().add_page(file.size(), page, false));
+                    let taken =
+                        known.is_some_and(|file| file.state.lock().add_page(file, page, false));
                     if !taken {
                         strays.push(Index::page_key(id, page));
                     }

@@ -1,10 +1,11 @@
 //! The store: executes what the policies decide, on the devices and the index.
 //!
-//! Locks, outermost first: maintenance; the policy of a tier; a shard of the map; the state of a
+//! Locks, outermost first: maintenance; the rule of homes; the policy of a tier; a shard of the map; the state of a
 //! file. None is held while another thread is waited for, and only a file's own is held over disk calls.
 
 use crate::{
     CachedFile, Counters, Error, Lease, PageWriter, StoreConfig, TierStatus,
+    account::{Accounts, HomeRule, Homes},
     admission::{self, Room},
     file::Remains,
     index::Index,
@@ -17,7 +18,7 @@ use crate::{
 };
 use forebay_kv::{Batch, Kv};
 use forebay_types::{FileId, MountId, PAGE_SIZE, PageIndex};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{collections::VecDeque, sync::Arc};
 
 const SHARDS: usize = 16;
@@ -46,6 +47,10 @@ pub struct Store {
     pub(crate) hot: Mutex<VecDeque<FileId>>,
     /// Freed files whose last lease has ended.
     pub(crate) graveyard: Mutex<Vec<Arc<CachedFile>>>,
+    /// What the tiers hold of each mount.
+    pub(crate) accounts: Arc<Accounts>,
+    /// Tells which extents have their first home here.
+    pub(crate) homes: RwLock<HomeRule>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) tally: Tally,
 }
@@ -60,13 +65,15 @@ impl Store {
             low: config.low_watermark,
         };
         let signal = Arc::new(Signal::default());
+        let accounts = Arc::new(Accounts::default());
         let mut tiers = config.tiers;
         tiers.sort_by_key(|tier| tier.medium);
         let volumes = tiers
             .iter()
             .map(|tier| {
                 let order = policy::new(config.policy);
-                Volume::open(tier, order, marks, Arc::clone(&signal)).map(Arc::new)
+                let (accounts, signal) = (Arc::clone(&accounts), Arc::clone(&signal));
+                Volume::open(tier, order, marks, accounts, signal).map(Arc::new)
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let store = Store {
@@ -78,6 +85,8 @@ impl Store {
             hollow: Mutex::default(),
             hot: Mutex::default(),
             graveyard: Mutex::default(),
+            accounts,
+            homes: RwLock::new(Arc::new(|_, _| false)),
             signal,
             tally: Tally::default(),
         };
@@ -142,12 +151,15 @@ impl Store {
             size,
             Arc::clone(&self.volumes[chosen]),
         ));
+        let rule = self.homes.read();
+        file.set_homes(Homes::of(size, |offset| rule(id, offset)));
         let stored = Arc::clone(
             self.shard(id)
                 .lock()
                 .entry(id)
                 .or_insert_with(|| Arc::clone(&file)),
         );
+        drop(rule);
         if Arc::ptr_eq(&stored, &file) {
             self.note_hollow(id);
         }
@@ -231,6 +243,7 @@ impl Store {
                 self.free(file.id());
             }
         }
+        self.accounts.retain(mounts);
     }
 
     /// Pinned files are never evicted. Survives a restart.

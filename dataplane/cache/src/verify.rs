@@ -87,7 +87,7 @@ impl Store {
         if let Err(error) = punched {
             tracing::warn!(file = %id, page, %error, "bytes of a wrong page remain");
         }
-        state.drop_page(file.size(), page);
+        state.drop_page(file, page);
         let volume = Arc::clone(&state.volume);
         let rest = state.pages.bytes(file.size());
         let pinned = state.pinned;

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, TierConfig, TierStatus,
+    account::Accounts,
     admission::Room,
     device::{self, Blame, Device},
     policy::Policy,
@@ -48,6 +49,8 @@ pub(crate) struct Volume {
     /// Files that were found missing; maintenance clears up.
     lost: Mutex<Vec<FileId>>,
     pub(crate) policy: Mutex<Box<dyn Policy>>,
+    /// Of all tiers together.
+    pub(crate) accounts: Arc<Accounts>,
     signal: Arc<Signal>,
 }
 
@@ -56,6 +59,7 @@ impl Volume {
         config: &TierConfig,
         policy: Box<dyn Policy>,
         marks: Watermarks,
+        accounts: Arc<Accounts>,
         signal: Arc<Signal>,
     ) -> Result<Volume, Error> {
         let fail = |source: io::Error| Error::Device {
@@ -94,6 +98,7 @@ impl Volume {
             fault: Mutex::new(None),
             lost: Mutex::new(Vec::new()),
             policy: Mutex::new(policy),
+            accounts,
             signal,
         })
     }

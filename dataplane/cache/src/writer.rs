@@ -142,7 +142,7 @@ impl PageWriter {
             let mut state = file.state.lock();
             state.check(id)?;
             state.recorded = true;
-            state.add_page(size, page, true);
+            state.add_page(file, page, true);
             (!state.pinned).then(|| state.pages.bytes(size))
         };
         if let Some(weight) = weight {

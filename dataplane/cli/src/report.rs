@@ -1,7 +1,7 @@
 //! `forebay report`.
 
 use crate::{args::ReportArgs, cluster::Target, failure::Failure, output};
-use forebay_proto::v1::{ReportRequest, ReportResponse, WorkerCounters};
+use forebay_proto::v1::{Mount, MountUsage, ReportRequest, ReportResponse, WorkerCounters};
 
 /// Capacity and use of each tier, hit ratio, where bytes came from.
 pub(crate) async fn run(args: ReportArgs) -> Result<(), Failure> {
@@ -96,6 +96,10 @@ fn print(report: &ReportResponse) {
     }
     output::print(&tiers);
     println!();
+    if !report.mounts.is_empty() {
+        print_mounts(report);
+        println!();
+    }
     let c = sum(report);
     let (whole, opens) = hits(&c);
     println!(
@@ -121,6 +125,45 @@ fn print(report: &ReportResponse) {
     }
 }
 
+/// Of each mount: what there is, how much of it is in a cache once and in all, and how opens went.
+fn print_mounts(report: &ReportResponse) {
+    let mut mounts = output::table(
+        &[
+            "MOUNT", "FILES", "SIZE", "UNLISTED", "CACHED", "SHARE", "COPIES", "OPENS", "WHOLE",
+            "SYNCED",
+        ],
+        &[1, 2, 3, 4, 5, 6, 7, 8],
+    );
+    for (mount, usage) in usages(report) {
+        mounts.add_row([
+            &mount.path,
+            &usage.files.to_string(),
+            &output::size(usage.bytes),
+            &usage.unlisted.to_string(),
+            &output::size(usage.unique_bytes),
+            &output::percent(usage.unique_bytes, usage.bytes),
+            &output::size(usage.cached_bytes),
+            &usage.opens.to_string(),
+            &output::percent(usage.opens_whole, usage.opens),
+            &output::time(usage.last_sync_ns),
+        ]);
+    }
+    output::print(&mounts);
+}
+
+/// The mounts in the order of their paths, each with what is known of it.
+fn usages(report: &ReportResponse) -> Vec<(&Mount, MountUsage)> {
+    let known = |mount: &Mount| report.usage.iter().find(|usage| usage.mount == mount.id);
+    let usage = |mount| (mount, known(mount).copied().unwrap_or_default());
+    let mut usages: Vec<_> = report.mounts.iter().map(usage).collect();
+    usages.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    usages
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
 fn json(report: &ReportResponse) -> serde_json::Value {
     let counters = |c: &WorkerCounters| {
         let (whole, opens) = hits(c);
@@ -133,7 +176,7 @@ fn json(report: &ReportResponse) -> serde_json::Value {
             "opens_partial": c.opens_partial,
             "opens_absent": c.opens_absent,
             "bytes_opened_whole": c.bytes_opened_whole,
-            "hit_ratio": if opens == 0 { None } else { Some(whole as f64 / opens as f64) },
+            "hit_ratio": ratio(whole, opens),
             "ufs_requests": c.ufs_requests,
             "pages_from_cache": c.pages_from_cache,
             "evicted_pages": c.evicted_pages,
@@ -164,11 +207,29 @@ fn json(report: &ReportResponse) -> serde_json::Value {
             })
         })
         .collect();
+    let mounts = usages(report).into_iter().map(|(mount, usage)| {
+        serde_json::json!({
+            "path": mount.path,
+            "uri": mount.uri,
+            "files": usage.files,
+            "bytes": usage.bytes,
+            "unlisted": usage.unlisted,
+            "last_sync_ns": usage.last_sync_ns,
+            "cached_bytes": usage.cached_bytes,
+            "unique_bytes": usage.unique_bytes,
+            "cached_share": ratio(usage.unique_bytes, usage.bytes),
+            "opens": usage.opens,
+            "opens_whole": usage.opens_whole,
+            "hit_ratio": ratio(usage.opens_whole, usage.opens),
+        })
+    });
+    let mounts: Vec<_> = mounts.collect();
     serde_json::json!({
         "cluster": report.cluster,
         "inodes": report.inodes,
         "journal_index": report.journal_index,
         "problems": report.problems,
+        "mounts": mounts,
         "workers": workers,
         "total": counters(&sum(report)),
     })

@@ -4,12 +4,9 @@
 //! Transactions on Networking 6(1), 1998; weights after Schindelhauer and Schomaker, "Weighted
 //! distributed hash tables", SPAA 2005 (score = -weight / ln(hash)).
 
+pub use forebay_types::page::EXTENT_SIZE;
 use forebay_types::{FileId, WorkerId};
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Bytes of an extent: the unit of striping of very large files (pages of one extent share their
-/// homes).
-pub const EXTENT_SIZE: u64 = 1 << 30;
 
 /// A live worker, as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +26,17 @@ pub fn homes(file: FileId, offset: u64, candidates: &[Candidate]) -> Vec<usize> 
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     scored.into_iter().map(|(_, _, i)| i).collect()
+}
+
+/// Whether `own` is the first home of the extent of `file` that holds `offset`, as against `rivals`.
+/// Most files that have another one are given up after a few of them.
+pub fn is_first(file: FileId, offset: u64, own: &Candidate, rivals: &[Candidate]) -> bool {
+    let extent = offset / EXTENT_SIZE;
+    let ours = score(file, extent, own);
+    rivals.iter().all(|rival| {
+        let order = ours.total_cmp(&score(file, extent, rival));
+        order.then(rival.id.cmp(&own.id)).is_ge()
+    })
 }
 
 fn score(file: FileId, extent: u64, candidate: &Candidate) -> f64 {

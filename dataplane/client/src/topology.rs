@@ -81,6 +81,11 @@ impl Topology {
         self.version
     }
 
+    /// The live workers, as placement sees them.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
     /// The home workers, best first, of the extent of `file` that holds `offset`.
     pub fn homes(&self, file: FileId, offset: u64) -> Vec<&WorkerInfo> {
         homes(file, offset, &self.candidates)

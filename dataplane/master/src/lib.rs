@@ -71,6 +71,7 @@ mod service;
 mod sync;
 mod tables;
 mod transport;
+mod usage;
 mod watch;
 mod workers;
 

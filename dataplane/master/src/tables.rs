@@ -86,6 +86,12 @@ impl Tables {
         let [memory_bytes, cache] = self.memory;
         let tables = RocksKv::open(&dir, &Options { memory_bytes })
             .with_context(|| format!("cannot open the metadata in {}", dir.display()))?;
+        if let Some(inodes) = Meta::must_count(&*tables)? {
+            tracing::info!(
+                inodes,
+                "counting what each mount has, once: an earlier version wrote the metadata"
+            );
+        }
         Ok(Arc::new(Meta::open(tables, cache)?))
     }
 

@@ -4,10 +4,11 @@ use crate::{
     error::{Error, Result},
     pace,
     roster::{MountRow, Roster},
+    usage::Told,
 };
 use forebay_client::{Topology, WorkerInfo};
 use forebay_proto::v1;
-use forebay_types::{Address, Code, WorkerId};
+use forebay_types::{Address, Code, MountId, WorkerId};
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,7 @@ struct Known {
     info: WorkerInfo,
     tiers: Vec<v1::Tier>,
     counters: v1::WorkerCounters,
+    mounts: Vec<v1::MountCounters>,
     seen: Instant,
     /// How often it was told to report.
     interval: Duration,
@@ -104,6 +106,7 @@ impl Workers {
                 info,
                 tiers: request.tiers,
                 counters: request.counters.unwrap_or_default(),
+                mounts: request.mounts,
                 seen: now,
                 interval,
             },
@@ -121,6 +124,9 @@ impl Workers {
         }
         if let Some(counters) = beat.counters {
             worker.counters = counters;
+        }
+        if !beat.mounts.is_empty() {
+            worker.mounts = beat.mounts;
         }
         worker.seen = now;
         worker.interval = self.interval(now);
@@ -221,6 +227,18 @@ impl Workers {
         Topology::new(String::new(), Vec::new(), self.live(now))
     }
 
+    /// What the live ones have and do for each mount.
+    pub(crate) fn usage(&self, now: Instant) -> BTreeMap<MountId, Told> {
+        let mut usage = BTreeMap::<MountId, Told>::new();
+        for worker in self.known.lock().values().filter(|w| w.is_live(now)) {
+            for counters in &worker.mounts {
+                let told = usage.entry(MountId(counters.mount)).or_default();
+                told.hear(counters);
+            }
+        }
+        usage
+    }
+
     /// All that are known, dead ones too, in the order of ids.
     pub(crate) fn report(&self, now: Instant) -> Vec<v1::report_response::WorkerReport> {
         let known = self.known.lock();
@@ -246,6 +264,7 @@ pub(crate) fn to_wire(info: &WorkerInfo) -> v1::Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forebay_meta::Usage;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -309,6 +328,42 @@ mod tests {
         assert_eq!(report.tiers[0].used, 5);
         assert_eq!(report.counters, Some(counters));
         assert_eq!(report.heartbeat_age_ms, 1_000);
+    }
+
+    #[test]
+    fn what_live_workers_have_of_a_mount_is_known() {
+        let start = Instant::now();
+        let workers = Workers::new(1, false, start);
+        let counters = |mount, cached_bytes| v1::MountCounters {
+            mount,
+            cached_bytes,
+            home_bytes: cached_bytes,
+            ..v1::MountCounters::default()
+        };
+        let register = |id| v1::RegisterRequest {
+            mounts: vec![counters(1, 10), counters(2, 20)],
+            ..worker(id)
+        };
+        let interval = workers.register(register(3), start).unwrap();
+        workers.register(register(9), start).unwrap();
+        let cached = |mount, at| {
+            let told = workers.usage(at).remove(&MountId(mount));
+            let usage = told
+                .unwrap_or_default()
+                .with(MountId(mount), Usage::default());
+            usage.cached_bytes
+        };
+        assert_eq!((cached(1, start), cached(2, start)), (20, 40));
+        let later = start + 2 * interval;
+        let news = v1::HeartbeatRequest {
+            mounts: vec![counters(2, 5)],
+            ..beat(9)
+        };
+        workers.heartbeat(news, later);
+        workers.heartbeat(beat(9), later);
+        assert_eq!((cached(1, later), cached(2, later)), (10, 25));
+        let late = start + pace::dead_after(interval);
+        assert_eq!((cached(1, late), cached(2, late)), (0, 5), "3 is dead");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use forebay_kv::{Batch, Read};
 use forebay_types::Ino;
 use serde::{Deserialize, Serialize};
 
+/// Behind the counters in their row: the figures of mounts are true as of them.
+const MOUNTS_COUNTED: &[u8] = &[1];
+
 /// One row, written with every command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
@@ -47,11 +50,21 @@ impl Counters {
         let bytes = reader
             .get(&schema::counters())?
             .ok_or_else(|| Error::Damaged("the counters are missing".to_owned()))?;
-        schema::decode(&bytes, "counters")
+        Ok(schema::decode_first(&bytes, "counters")?.0)
+    }
+
+    /// Whether the figures of mounts are true of the rows that `reader` shows. Versions that know
+    /// none leave their mark out when they write the counters, which they do with every command.
+    pub(crate) fn mounts_are_counted(reader: &dyn Read) -> Result<bool> {
+        let bytes = reader.get(&schema::counters())?.unwrap_or_default();
+        let (_, rest): (Counters, _) = schema::decode_first(&bytes, "counters")?;
+        Ok(rest == MOUNTS_COUNTED)
     }
 
     pub(crate) fn put(&self, batch: &mut Batch) {
-        batch.put(schema::counters(), schema::encode(self));
+        let mut row = schema::encode(self);
+        row.extend_from_slice(MOUNTS_COUNTED);
+        batch.put(schema::counters(), row);
     }
 
     /// A number never used before.

@@ -251,10 +251,10 @@ pub(crate) fn remove(txn: &mut Txn, dir: Ino, names: &[Name]) -> Result<Reply, F
 /// The listing that began at `started_ns` is complete.
 pub(crate) fn finish_sync(txn: &mut Txn, dir: Ino, started_ns: i64) -> Result<Reply, Fault> {
     let (row, _) = txn.filled_directory(dir)?;
-    let row = row.with_directory(|directory| {
+    let synced = row.with_directory(|directory| {
         directory.synced_ns = directory.synced_ns.max(Some(started_ns));
         directory.listed = true;
     });
-    txn.put_inode(dir, row);
+    txn.replace_inode(dir, &row, synced);
     Ok(Reply::Done)
 }

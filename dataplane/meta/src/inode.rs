@@ -270,7 +270,7 @@ pub(crate) fn get(reader: &dyn Read, ino: Ino) -> Result<Option<InodeRow>> {
         .transpose()
 }
 
-fn decode(bytes: &[u8]) -> Result<InodeRow> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<InodeRow> {
     schema::decode(bytes, "inode")
 }
 

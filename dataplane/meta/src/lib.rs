@@ -46,6 +46,7 @@ mod session;
 mod stamp;
 mod tree;
 mod txn;
+mod usage;
 mod view;
 mod warmup;
 
@@ -53,6 +54,7 @@ pub use command::{
     Access, Change, Command, Entry, Problem, ProblemReason, RequestId, SetAttr, UfsEntry, UfsKind,
 };
 pub use outcome::{Invalidated, Outcome, Reply};
+pub use usage::Usage;
 pub use view::{DirState, Mount, Placed};
 pub use warmup::{Warmup, WarmupEnd, WarmupSpec};
 
@@ -62,6 +64,7 @@ use inode::{InodeCache, InodeRow};
 use mount::Mounts;
 use session::Sessions;
 use txn::{State, Txn};
+use usage::Usages;
 
 /// An error of the store or damage in it: fatal to the node, never an answer to a client.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,8 @@ pub struct Meta {
     kv: Arc<dyn Kv>,
     cache: InodeCache,
     hints: Hints,
+    /// Changed by whoever applies.
+    usages: Usages,
     /// Held by whoever applies.
     state: Mutex<Held>,
     // Copies for views, set after each commit.
@@ -109,7 +114,7 @@ struct Held {
 
 impl Meta {
     /// Opens the state in `kv`, making an empty root in an empty store. `cache_bytes` bounds the
-    /// memory of inodes and names.
+    /// memory of inodes and names. Takes its time if [`Meta::must_count`].
     pub fn open(kv: Arc<dyn Kv>, cache_bytes: u64) -> Result<Meta> {
         match kv.get(&schema::format_stamp())? {
             None => make_root(&*kv)?,
@@ -133,7 +138,11 @@ impl Meta {
             mounts: Arc::default(),
             problems: Arc::new(problems),
         };
-        let mut txn = Txn::new(&*kv, &cache, state, Sessions::default());
+        if !Counters::mounts_are_counted(&*kv)? {
+            count_mounts(&*kv)?;
+        }
+        let usages = Usages::load(&*kv)?;
+        let mut txn = Txn::new(&*kv, &cache, &usages, state, Sessions::default());
         mount::load(&mut txn)?;
         let Txn {
             state, sessions, ..
@@ -142,6 +151,7 @@ impl Meta {
             kv,
             cache,
             hints,
+            usages,
             mounts: RwLock::default(),
             state: Mutex::new(Held {
                 state: state.clone(),
@@ -154,6 +164,15 @@ impl Meta {
         };
         meta.publish(&state);
         Ok(meta)
+    }
+
+    /// Whether opening the state in `kv` will read every inode, a few millions in a second, because
+    /// an earlier version that kept no [`Usage`] has written to it; and how many there are.
+    pub fn must_count(kv: &dyn Kv) -> Result<Option<u64>> {
+        if kv.get(&schema::format_stamp())?.is_none() || Counters::mounts_are_counted(kv)? {
+            return Ok(None);
+        }
+        Ok(Some(Counters::load(kv)?.inodes))
     }
 
     /// The last applied index.
@@ -205,7 +224,8 @@ impl Meta {
     fn together(&self, held: &mut Held, work: impl FnOnce(&mut Txn) -> Result<()>) -> Result<()> {
         // After an error the sessions are read again.
         let sessions = std::mem::take(&mut held.sessions);
-        let mut txn = Txn::new(&*self.kv, &self.cache, held.state.clone(), sessions);
+        let state = held.state.clone();
+        let mut txn = Txn::new(&*self.kv, &self.cache, &self.usages, state, sessions);
         work(&mut txn)?;
         (held.state, held.sessions) = txn.commit()?;
         self.publish(&held.state);
@@ -239,6 +259,14 @@ impl Meta {
         self.applied
             .store(state.counters.applied, Ordering::Release);
     }
+}
+
+/// Puts the figures of all mounts into a store that has none, or not those of its rows.
+fn count_mounts(kv: &dyn Kv) -> Result<()> {
+    let mut batch = forebay_kv::Batch::default();
+    usage::count(kv)?.put(&mut batch);
+    Counters::load(kv)?.put(&mut batch);
+    Ok(kv.write(&batch, Durability::Volatile)?)
 }
 
 /// The first rows of an empty store.

@@ -135,6 +135,7 @@ pub(crate) fn mount(txn: &mut Txn, spec: &MountSpec, configured: bool) -> Result
     let counters = &mut txn.state.counters;
     let id = MountId(counters.next_mount);
     counters.next_mount += 1;
+    txn.usage.begin(id);
     let owner = Owner::top(id, spec);
     let dir = match names.split_last() {
         None => {
@@ -239,6 +240,7 @@ pub(crate) fn unmount(txn: &mut Txn, id: MountId) -> Result<Reply, Fault> {
         return refused(Code::NotFound, format!("there is no mount {id}"));
     };
     txn.batch.delete(schema::mount(id));
+    txn.usage.end(id);
     problem::forget_mount(txn, id);
     if row.dir == Ino::ROOT {
         replace_root(txn, None)?;
@@ -286,10 +288,8 @@ pub(crate) fn unmount(txn: &mut Txn, id: MountId) -> Result<Reply, Fault> {
         .as_directory()
         .is_some_and(|directory| directory.synced_ns.is_some())
     {
-        txn.put_inode(
-            survivor,
-            row.with_directory(|directory| directory.synced_ns = None),
-        );
+        let again = row.with_directory(|directory| directory.synced_ns = None);
+        txn.replace_inode(survivor, &row, again);
     }
     Ok(Reply::Done)
 }

@@ -3,12 +3,12 @@
 use crate::{
     Result,
     edge::{self, Edge},
-    inode::Body,
+    inode::{self, Body, InodeRow},
     outcome::Reply,
     pin, problem, schema,
     txn::{Fault, Txn},
 };
-use forebay_types::{FileKind, Ino};
+use forebay_types::{FileKind, Ino, MountId};
 
 /// Most rows that one command deletes, whatever it asks for.
 const MOST_ROWS: usize = 16_384;
@@ -44,7 +44,8 @@ pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, F
             continue;
         };
         if let Body::Directory(directory) = &row.body {
-            let emptied = empty(txn, ino, since_ns, &mut left)?;
+            let mount = directory.owner.as_ref().map(|owner| owner.mount);
+            let emptied = empty(txn, ino, mount, since_ns, &mut left)?;
             let finished = emptied.all && left > 0;
             if emptied.directories || !finished {
                 oldest_left.get_or_insert(since_ns);
@@ -52,10 +53,9 @@ pub(crate) fn reap(txn: &mut Txn, before_ns: i64, limit: u32) -> Result<Reply, F
             if !finished {
                 break;
             }
-            let mount = directory.owner.as_ref().map(|owner| owner.mount);
             problem::forget_directory(txn, ino, mount)?;
         }
-        delete(txn, ino)?;
+        delete(txn, ino, Some(&row))?;
         txn.batch.delete(key);
         left -= 1;
     }
@@ -72,19 +72,34 @@ struct Emptied {
     directories: bool,
 }
 
-/// Deletes up to `left` entries of a directory.
-fn empty(txn: &mut Txn, dir: Ino, since_ns: i64, left: &mut usize) -> Result<Emptied> {
+/// Deletes up to `left` entries of a directory of `mount`.
+fn empty(
+    txn: &mut Txn,
+    dir: Ino,
+    mount: Option<MountId>,
+    since_ns: i64,
+    left: &mut usize,
+) -> Result<Emptied> {
     let entries = edge::scan(txn.kv, dir, None, *left + 1)?;
     let mut emptied = Emptied {
         all: entries.len() <= *left,
         directories: false,
     };
-    for (name, Edge { ino, kind, .. }) in entries.into_iter().take(*left) {
+    let now = &entries[..entries.len().min(*left)];
+    // The files have counted for their mount until now, unless it is gone itself.
+    let mut counted = Vec::new();
+    if mount.is_some_and(|mount| txn.counts(mount)) {
+        let files = now.iter().filter(|(_, edge)| edge.kind == FileKind::File);
+        let files: Vec<Ino> = files.map(|(_, edge)| edge.ino).collect();
+        counted = inode::get_many(txn.kv, &files)?;
+    }
+    let mut counted = counted.into_iter();
+    for (name, Edge { ino, kind, .. }) in now {
         txn.batch.delete(schema::edge(dir, name.as_bytes()));
         match kind {
-            FileKind::File => delete(txn, ino)?,
+            FileKind::File => delete(txn, *ino, counted.next().flatten().as_ref())?,
             FileKind::Directory => {
-                txn.batch.put(schema::orphan(since_ns, ino), Vec::new());
+                txn.batch.put(schema::orphan(since_ns, *ino), Vec::new());
                 emptied.directories = true;
             }
         }
@@ -93,8 +108,8 @@ fn empty(txn: &mut Txn, dir: Ino, since_ns: i64, left: &mut usize) -> Result<Emp
     Ok(emptied)
 }
 
-fn delete(txn: &mut Txn, ino: Ino) -> Result<()> {
+fn delete(txn: &mut Txn, ino: Ino, row: Option<&InodeRow>) -> Result<()> {
     pin::forget(txn, ino)?;
-    txn.delete_inode(ino);
+    txn.delete_inode(ino, row);
     Ok(())
 }

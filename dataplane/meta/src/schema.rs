@@ -23,7 +23,8 @@ const PROBLEM_TOTALS: u8 = 0x16;
 const PROBLEM_BEYOND: u8 = 0x17;
 const SESSION: u8 = 0x18;
 const OUTCOME: u8 = 0x19;
-const WARMUP: u8 = 0x1a;
+const USAGE: u8 = 0x1a;
+const WARMUP: u8 = 0x1b;
 
 /// Bytes of a tag and a 64-bit number.
 const TAGGED: usize = 9;
@@ -47,6 +48,10 @@ pub(crate) fn inode(ino: Ino) -> Vec<u8> {
 /// The inodes from `first` to `last`, both included.
 pub(crate) fn inodes(first: Ino, last: Ino) -> Range<Vec<u8>> {
     inode(first)..after(inode(last))
+}
+
+pub(crate) fn all_inodes() -> Range<Vec<u8>> {
+    table(INODE)
 }
 
 pub(crate) fn inode_of(key: &[u8]) -> Result<Ino> {
@@ -166,6 +171,16 @@ pub(crate) fn all_problem_totals() -> Range<Vec<u8>> {
     table(PROBLEM_TOTALS)
 }
 
+pub(crate) fn usage(mount: MountId) -> Vec<u8> {
+    let mut key = vec![USAGE];
+    key.extend_from_slice(&mount.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn usages() -> Range<Vec<u8>> {
+    table(USAGE)
+}
+
 pub(crate) fn problems_beyond(dir: Ino) -> Vec<u8> {
     tagged(PROBLEM_BEYOND, dir.0, 0)
 }
@@ -196,6 +211,14 @@ pub(crate) fn outcomes(session: SessionId) -> Range<Vec<u8>> {
 
 pub(crate) fn sequence_of(key: &[u8]) -> Result<u64> {
     number(key, TAGGED)
+}
+
+/// A row from the first of its bytes, and the rest of them.
+pub(crate) fn decode_first<'a, T: DeserializeOwned>(
+    bytes: &'a [u8],
+    what: &str,
+) -> Result<(T, &'a [u8])> {
+    postcard::take_from_bytes(bytes).map_err(|error| Error::Damaged(format!("{what}: {error}")))
 }
 
 /// A row's bytes.

@@ -248,7 +248,7 @@ fn hang(
         ..row
     };
     let attr = row.attr(ino);
-    txn.put_inode(ino, row);
+    txn.add_inode(ino, row);
     let origin = Origin::Own;
     txn.put_edge(dir, name, Edge { ino, kind, origin });
     txn.invalidate_entry(dir, name);

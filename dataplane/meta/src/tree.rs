@@ -74,7 +74,7 @@ impl Txn<'_> {
             name: name.clone(),
             gone: false,
         };
-        self.put_inode(ino, InodeRow::directory(Some(place), self.now_ns(), owner));
+        self.add_inode(ino, InodeRow::directory(Some(place), self.now_ns(), owner));
         self.put_edge(
             dir,
             name,
@@ -95,10 +95,11 @@ impl Txn<'_> {
 
     /// Makes an orphan of an inode to which no edge leads any more.
     pub(crate) fn orphan(&mut self, ino: Ino) -> Result<()> {
-        let mut row = InodeRow::clone(&*self.known_inode(ino)?);
+        let old = self.known_inode(ino)?;
+        let mut row = InodeRow::clone(&*old);
         if let Some(place) = &mut row.place {
             place.gone = true;
-            self.put_inode(ino, row);
+            self.replace_inode(ino, &old, row);
         }
         self.batch
             .put(schema::orphan(self.now_ns(), ino), Vec::new());
@@ -115,7 +116,7 @@ impl Txn<'_> {
         owner: Option<&Owner>,
     ) -> Result<Ino> {
         let new = self.state.counters.new_ino();
-        self.put_inode(
+        self.add_inode(
             new,
             InodeRow::directory(place, self.now_ns(), owner.cloned()),
         );

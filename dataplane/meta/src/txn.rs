@@ -10,6 +10,7 @@ use crate::{
     problem::Totals,
     schema,
     session::Sessions,
+    usage::{Changes, Usages},
 };
 use forebay_kv::{Batch, Durability, Kv};
 use forebay_types::{Code, Ino, MountId, Name};
@@ -58,9 +59,11 @@ struct Slot {
 pub(crate) struct Txn<'a> {
     pub(crate) kv: &'a dyn Kv,
     cache: &'a InodeCache,
+    usages: &'a Usages,
     pub(crate) state: State,
     pub(crate) sessions: Sessions,
     pub(crate) batch: Batch,
+    pub(crate) usage: Changes,
     inodes: BTreeMap<Ino, Slot>,
     /// Changed edges by their keys.
     edges: BTreeMap<Vec<u8>, Option<Edge>>,
@@ -71,15 +74,18 @@ impl<'a> Txn<'a> {
     pub(crate) fn new(
         kv: &'a dyn Kv,
         cache: &'a InodeCache,
+        usages: &'a Usages,
         state: State,
         sessions: Sessions,
     ) -> Txn<'a> {
         Txn {
             kv,
             cache,
+            usages,
             state,
             sessions,
             batch: Batch::default(),
+            usage: Changes::default(),
             inodes: BTreeMap::new(),
             edges: BTreeMap::new(),
             invalidated: Invalidated::default(),
@@ -115,11 +121,29 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Puts a row that counts for its mount as the one before did.
     pub(crate) fn put_inode(&mut self, ino: Ino, row: InodeRow) {
         self.set_inode(ino, Some(Arc::new(row)));
     }
 
-    pub(crate) fn delete_inode(&mut self, ino: Ino) {
+    /// Puts the row of an inode that there was not before.
+    pub(crate) fn add_inode(&mut self, ino: Ino, row: InodeRow) {
+        self.usage.add(self.usages, &row);
+        self.put_inode(ino, row);
+    }
+
+    /// Puts another row in the place of `old`, which may count otherwise for its mount.
+    pub(crate) fn replace_inode(&mut self, ino: Ino, old: &InodeRow, row: InodeRow) {
+        self.usage.subtract(self.usages, old);
+        self.usage.add(self.usages, &row);
+        self.put_inode(ino, row);
+    }
+
+    /// Deletes a row; `None`: it counts nowhere, so it need not be known.
+    pub(crate) fn delete_inode(&mut self, ino: Ino, row: Option<&InodeRow>) {
+        if let Some(row) = row {
+            self.usage.subtract(self.usages, row);
+        }
         self.set_inode(ino, None);
         self.state.counters.inodes -= 1;
     }
@@ -163,9 +187,15 @@ impl<'a> Txn<'a> {
 
     /// Puts a new inode and its edge, which this batch will not read again.
     pub(crate) fn put_new(&mut self, dir: Ino, name: &Name, edge: Edge, row: &InodeRow) {
+        self.usage.add(self.usages, row);
         self.batch.put(schema::inode(edge.ino), schema::encode(row));
         self.batch
             .put(schema::edge(dir, name.as_bytes()), schema::encode(&edge));
+    }
+
+    /// Whether rows of a mount count for it.
+    pub(crate) fn counts(&self, mount: MountId) -> bool {
+        self.usage.counts(self.usages, mount)
     }
 
     /// A name leads elsewhere, or nowhere, or somewhere for the first time.
@@ -185,6 +215,7 @@ impl<'a> Txn<'a> {
     /// Forgets all changes; what is in `state` is the caller's to restore.
     pub(crate) fn clear(&mut self) {
         self.batch.ops.clear();
+        self.usage.clear();
         self.inodes.clear();
         self.edges.clear();
         self.invalidated = Invalidated::default();
@@ -206,8 +237,10 @@ impl<'a> Txn<'a> {
             }
         }
         self.sessions.put(batch);
+        self.usage.put(batch);
         self.state.counters.put(batch);
         self.kv.write(batch, Durability::Volatile)?;
+        self.usages.take_over(self.usage);
         for (ino, slot) in self.inodes {
             match slot.row {
                 // The next commands are likely to change the same directories.

@@ -13,6 +13,7 @@ use crate::{
     inode::{self, Directory, InodeRow},
     mount::MountRow,
     pin, problem, schema,
+    usage::Usage,
 };
 use bytes::Bytes;
 use forebay_kv::Read;
@@ -244,6 +245,11 @@ impl Meta {
     /// A row of the mount table; from memory.
     pub fn mount(&self, id: MountId) -> Option<Mount> {
         self.mounts.read().get(id).map(Mount::of)
+    }
+
+    /// What a mount has; from memory. `None`: there is no such mount.
+    pub fn usage(&self, mount: MountId) -> Option<Usage> {
+        self.usages.get(mount)
     }
 
     /// Up to `limit` recorded problems, and how many there are in all.

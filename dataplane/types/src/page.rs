@@ -5,6 +5,10 @@ use std::ops::Range;
 /// Bytes of a page; the last page of a file may be shorter.
 pub const PAGE_SIZE: u64 = 1 << 20;
 
+/// Bytes of an extent: the unit of striping of very large files (pages of one extent share their
+/// homes).
+pub const EXTENT_SIZE: u64 = 1 << 30;
+
 /// The number of a page within its file.
 pub type PageIndex = u32;
 

@@ -110,6 +110,7 @@ impl Engine {
             drop(verified.inspect_err(|error| tracing::debug!(%error, "cannot verify")));
         }
         let whole = file.is_whole() && file.is_verified();
+        self.metrics.opens.count(file_ref.mount, whole);
         if whole {
             self.metrics.opens_whole.inc();
             self.metrics.bytes_opened_whole.inc_by(file.size());

@@ -21,6 +21,7 @@ use forebay_kv_rocksdb::RocksKv;
 use forebay_service::{Shutdown, data_dir::DataDir, http};
 use forebay_types::Address;
 use forebay_ufs::UnderStores;
+use homes::Homes;
 use local::Local;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
@@ -42,11 +43,13 @@ pub mod engine;
 pub mod fill;
 pub mod flight;
 pub mod gate;
+mod homes;
 mod identity;
 mod lease;
 pub mod local;
 pub mod maintenance;
 pub mod metrics;
+pub mod opens;
 pub mod pace;
 pub mod prefetch;
 mod report;
@@ -108,6 +111,7 @@ impl Worker {
             data_dir,
             engine: engine.clone(),
             under_stores,
+            homes: Arc::new(Homes::new(id, store)),
         };
         Tie::new(master, report).start(shutdown).await?;
         if let Some(path) = &config.socket {

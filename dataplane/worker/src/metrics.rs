@@ -1,5 +1,6 @@
 //! What the worker counts, for Prometheus and for the master.
 
+use crate::opens::Opens;
 use forebay_cache::{Store, TierStatus};
 use forebay_proto::v1::WorkerCounters;
 use prometheus_client::{
@@ -28,6 +29,8 @@ pub struct Metrics {
     pub opens_partial: Counter,
     /// Opens of files of which nothing was there.
     pub opens_absent: Counter,
+    /// Opens of files of each mount.
+    pub opens: Opens,
     /// Bytes of the files that were whole when opened.
     pub bytes_opened_whole: Counter,
     /// Ranged reads sent to under stores.

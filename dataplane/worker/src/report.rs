@@ -2,16 +2,21 @@
 
 use crate::{
     engine::Engine,
+    homes::Homes,
     source::{Mounted, View},
     tie::Node,
 };
 use forebay_client::{Error, Master, Topology};
-use forebay_proto::v1::{Tier, Worker, WorkerCounters};
+use forebay_proto::v1::{MountCounters, Tier, Worker, WorkerCounters};
 use forebay_service::data_dir::DataDir;
 use forebay_types::{Address, FileRef, MountId, MountSpec, WorkerId};
 use forebay_ufs::UnderStores;
 use futures::{FutureExt, future::BoxFuture};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::timeout;
 
 /// How long a reader waits for the master to hear of changed content.
@@ -47,6 +52,7 @@ pub(crate) struct Report {
     pub(crate) data_dir: DataDir,
     pub(crate) engine: Arc<Engine>,
     pub(crate) under_stores: UnderStores,
+    pub(crate) homes: Arc<Homes>,
 }
 
 #[async_trait::async_trait]
@@ -83,6 +89,25 @@ impl Node for Report {
         self.engine.metrics.report(&self.engine.store)
     }
 
+    fn mounts(&self) -> Vec<MountCounters> {
+        let mut mounts = BTreeMap::<MountId, MountCounters>::new();
+        for (mount, bytes) in self.engine.store.mounts() {
+            let counters = mounts.entry(mount).or_default();
+            counters.cached_bytes = bytes.cached;
+            counters.home_bytes = bytes.home;
+        }
+        for (mount, (all, whole)) in self.engine.metrics.opens.read() {
+            let counters = mounts.entry(mount).or_default();
+            counters.opens = all;
+            counters.opens_whole = whole;
+        }
+        let row = |(mount, counters): (MountId, MountCounters)| MountCounters {
+            mount: mount.0,
+            ..counters
+        };
+        mounts.into_iter().map(row).collect()
+    }
+
     async fn outdated(&self) {
         self.engine.sources.outdated().await;
     }
@@ -103,10 +128,12 @@ impl Node for Report {
             topology: topology.clone(),
             mounts,
         });
+        self.homes.follow(topology);
         let workers = topology.workers.len() as i64;
         self.engine.metrics.cluster_workers.set(workers);
         if first || removed {
             let kept: Vec<MountId> = topology.mounts.iter().map(|(id, _)| *id).collect();
+            self.engine.metrics.opens.retain(&kept);
             let store = self.engine.store.clone();
             self.engine
                 .disk

@@ -11,7 +11,8 @@ use forebay_client::{
     call::{jittered, share},
 };
 use forebay_proto::v1::{
-    HeartbeatRequest, HeartbeatResponse, RegisterRequest, Tier, Worker, WorkerCounters,
+    HeartbeatRequest, HeartbeatResponse, MountCounters, RegisterRequest, Tier, Worker,
+    WorkerCounters,
 };
 use forebay_service::Shutdown;
 use std::{
@@ -50,6 +51,8 @@ pub trait Node: Send + Sync + 'static {
     fn tiers(&self) -> Vec<Tier>;
     /// What it has counted so far.
     fn counters(&self) -> WorkerCounters;
+    /// What it has and does for each mount, in the order of their ids.
+    fn mounts(&self) -> Vec<MountCounters>;
     /// Goes by a topology from now on.
     async fn take_over(&self, topology: &Arc<Topology>);
     /// Waits until the topology was found wanting.
@@ -61,6 +64,7 @@ pub trait Node: Send + Sync + 'static {
 struct Told {
     tiers: Vec<Tier>,
     counters: WorkerCounters,
+    mounts: Vec<MountCounters>,
 }
 
 impl Told {
@@ -68,18 +72,27 @@ impl Told {
         Told {
             tiers: node.tiers(),
             counters: node.counters(),
+            mounts: node.mounts(),
         }
     }
 
-    /// What of this is new to somebody who was told `before`.
-    fn news(&self, before: &Told) -> (Vec<Tier>, Option<WorkerCounters>) {
-        let tiers = if self.tiers == before.tiers {
-            Vec::new()
-        } else {
-            self.tiers.clone()
-        };
-        let counters = (self.counters != before.counters).then_some(self.counters);
-        (tiers, counters)
+    /// What of this is new to somebody who was told `before`; the rest of the request is empty.
+    fn news(&self, before: &Told) -> HeartbeatRequest {
+        HeartbeatRequest {
+            tiers: changed(&self.tiers, &before.tiers),
+            counters: (self.counters != before.counters).then_some(self.counters),
+            mounts: changed(&self.mounts, &before.mounts),
+            ..HeartbeatRequest::default()
+        }
+    }
+}
+
+/// All of a list if anything in it is new, else nothing.
+fn changed<T: Clone + PartialEq>(now: &[T], before: &[T]) -> Vec<T> {
+    if now == before {
+        Vec::new()
+    } else {
+        now.to_vec()
     }
 }
 
@@ -185,7 +198,7 @@ impl<N: Node> Tie<N> {
             tiers: told.tiers.clone(),
             counters: Some(told.counters),
             heartbeat_ms: self.interval.load(Ordering::Relaxed),
-            mounts: Vec::new(),
+            mounts: told.mounts.clone(),
         };
         let register = || {
             let (mut registry, request) = (self.master.registry(), request.clone());
@@ -231,13 +244,10 @@ impl<N: Node> Tie<N> {
         now: &Told,
         before: &Told,
     ) -> forebay_client::Result<HeartbeatResponse> {
-        let (tiers, counters) = now.news(before);
         let request = HeartbeatRequest {
             worker: self.node.worker().id,
-            tiers,
-            counters,
             heartbeat_ms: self.interval.load(Ordering::Relaxed),
-            mounts: Vec::new(),
+            ..now.news(before)
         };
         let beat = || {
             let (mut registry, request) = (self.master.registry(), request.clone());
@@ -263,18 +273,27 @@ mod tests {
             used,
             ..Tier::default()
         };
-        let told = |used, ufs_requests| Told {
+        let told = |used, ufs_requests, opens| Told {
+            mounts: vec![MountCounters {
+                mount: 3,
+                opens,
+                ..MountCounters::default()
+            }],
             tiers: vec![tier(used)],
             counters: WorkerCounters {
                 ufs_requests,
                 ..WorkerCounters::default()
             },
         };
-        let before = told(1, 1);
-        assert_eq!(before.news(&before), (Vec::new(), None));
-        let (tiers, counters) = told(2, 1).news(&before);
-        assert_eq!((tiers, counters), (vec![tier(2)], None));
-        let (tiers, counters) = told(1, 2).news(&before);
-        assert!(tiers.is_empty() && counters.is_some_and(|c| c.ufs_requests == 2));
+        let before = told(1, 1, 1);
+        assert_eq!(before.news(&before), HeartbeatRequest::default());
+        let news = told(2, 1, 1).news(&before);
+        assert_eq!((news.tiers, news.counters), (vec![tier(2)], None));
+        let news = told(1, 2, 1).news(&before);
+        assert!(news.tiers.is_empty() && news.mounts.is_empty());
+        assert!(news.counters.is_some_and(|c| c.ufs_requests == 2));
+        let news = told(1, 1, 2).news(&before);
+        assert!(news.tiers.is_empty() && news.counters.is_none());
+        assert_eq!((news.mounts[0].mount, news.mounts[0].opens), (3, 2));
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use forebay_client::{Master, Namespace, Topology, TopologyCache};
-use forebay_proto::v1::{Tier, Worker, WorkerCounters};
+use forebay_proto::v1::{MountCounters, Tier, Worker, WorkerCounters};
 use forebay_service::Shutdown;
 use forebay_types::{Addresses, Code, Ino};
 use forebay_worker::tie::{Node, Tie};
@@ -108,6 +108,18 @@ impl Node for SimulatedWorker {
             pages_from_cache: 1_000_000 + (served << 8),
             ..WorkerCounters::default()
         }
+    }
+
+    fn mounts(&self) -> Vec<MountCounters> {
+        let served = self.served.load(Ordering::Relaxed);
+        let mount = |mount| MountCounters {
+            mount,
+            cached_bytes: 640_000_000_000,
+            home_bytes: 320_000_000_000,
+            opens: 100_000 + served * 5,
+            opens_whole: 100_000 + served * 4,
+        };
+        (1..=4).map(mount).collect()
     }
 
     async fn outdated(&self) {

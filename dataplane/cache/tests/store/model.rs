@@ -1,8 +1,8 @@
 //! Random operations against a model of what must be there.
 
 use crate::fixture::{Fixture, MIB, check, fast, fill, id};
-use forebay_cache::{CachedFile, Error, Lease, PolicyKind, Store};
-use forebay_types::{Medium, MountId, page::page_count};
+use forebay_cache::{CachedFile, Error, HomeRule, Lease, MountBytes, PolicyKind, Store};
+use forebay_types::{FileId, Medium, MountId, page::page_count};
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,8 @@ enum Op {
     Pin(u64, bool),
     Maintain,
     Reopen,
+    /// Files whose numbers are divided by this have their first home here; 0: none has.
+    Topology(u64),
     /// Reopen with a byte of this file changed.
     Damage(u64, u32),
 }
@@ -38,6 +40,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (ino.clone(), any::<bool>()).prop_map(|(f, on)| Op::Pin(f, on)),
         4 => Just(Op::Maintain),
         1 => Just(Op::Reopen),
+        1 => (0u64..4).prop_map(Op::Topology),
         1 => (ino, page).prop_map(|(f, p)| Op::Damage(f, p)),
     ];
     prop::collection::vec(op, 1..40)
@@ -64,6 +67,8 @@ struct Run {
     store: Option<Arc<Store>>,
     leases: BTreeMap<u64, Lease>,
     pinned: BTreeSet<u64>,
+    /// As in [`Op::Topology`]; nothing is known after a reopen.
+    homes: u64,
 }
 
 impl Run {
@@ -72,7 +77,8 @@ impl Run {
     }
 
     fn file(&self, ino: u64) -> Option<Arc<CachedFile>> {
-        let created = self.store().get_or_create(id(ino), MountId(1), size(ino));
+        let mount = MountId(1 + (ino % 2) as u32);
+        let created = self.store().get_or_create(id(ino), mount, size(ino));
         match created {
             Ok(file) => Some(file),
             Err(Error::Busy(_)) => None,
@@ -98,6 +104,7 @@ impl Run {
         self.store().maintain();
         let before: Pages = self.present();
         self.store = None;
+        self.homes = 0;
         self.store = Some(self.fixture.open());
         let after = self.present();
         for (ino, pages) in before {
@@ -177,12 +184,23 @@ impl Run {
                 }
             }
             Op::Reopen => self.reopen(),
+            Op::Topology(divisor) => {
+                let is_home = move |id: FileId| divisor > 0 && id.ino.0.is_multiple_of(divisor);
+                let now: HomeRule = Arc::new(move |id, _| is_home(id));
+                let before = std::mem::replace(&mut self.homes, divisor);
+                // Told apart from nothing known only where something was.
+                self.store().set_homes(now, move |id, _, was| {
+                    assert!(!was || before > 0 && id.ino.0.is_multiple_of(before));
+                    is_home(id)
+                });
+            }
             Op::Damage(ino, page) => {
                 self.leases.clear();
                 self.store().maintain();
                 let present = self.present();
                 let has = present.get(&ino).is_some_and(|pages| pages.contains(&page));
                 self.store = None;
+                self.homes = 0;
                 for tier in 0..2 {
                     let path = self.fixture.path(tier, id(ino));
                     if has
@@ -218,6 +236,19 @@ impl Run {
             let count = here.iter().filter(|file| file.cached_bytes() > 0).count();
             assert_eq!(tier.files, count as u64);
         }
+        let mut mounts = BTreeMap::<_, MountBytes>::new();
+        for file in &files {
+            let bytes = mounts.entry(file.mount()).or_default();
+            bytes.cached += file.cached_bytes();
+            if self.homes > 0 && file.id().ino.0.is_multiple_of(self.homes) {
+                bytes.home += file.cached_bytes();
+            }
+        }
+        let counted = |bytes: &MountBytes| bytes.cached > 0;
+        mounts.retain(|_, bytes| counted(bytes));
+        let mut told = self.store().mounts();
+        told.retain(|_, bytes| counted(bytes) || bytes.home > 0);
+        assert_eq!(told, mounts);
     }
 }
 
@@ -234,7 +265,7 @@ proptest! {
         );
         fixture.config.policy = policy;
         let store = Some(fixture.open());
-        let mut run = Run { fixture, store, leases: BTreeMap::new(), pinned: BTreeSet::new() };
+        let mut run = Run { fixture, store, leases: BTreeMap::new(), pinned: BTreeSet::new(), homes: 0 };
         for op in &ops {
             run.step(op);
             run.invariants();

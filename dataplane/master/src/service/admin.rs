@@ -179,19 +179,23 @@ impl Admin for AdminService {
         let meta = reign.namespace.meta().clone();
         let counts = blocking(move || Ok((meta.inode_count()?, meta.problems(0)?.1))).await?;
         let (inodes, problems) = counts.map_err(|e: forebay_meta::Error| Error::from(e))?;
+        let (now, rows) = (Instant::now(), reign.mounts.rows());
+        let mut told = reign.workers().usage(now);
+        let meta = reign.namespace.meta();
+        let usage = rows.iter().map(|(id, _)| {
+            let listed = meta.usage(*id).unwrap_or_default();
+            told.remove(id).unwrap_or_default().with(*id, listed)
+        });
+        let usage = usage.collect();
+        let mounts = rows.iter().map(|(id, m)| mount_to_wire(*id, &m.spec));
         Ok(Response::new(v1::ReportResponse {
             cluster: reign.cluster.clone(),
-            mounts: reign
-                .mounts
-                .rows()
-                .into_iter()
-                .map(|(id, m)| mount_to_wire(id, &m.spec))
-                .collect(),
-            workers: reign.workers().report(Instant::now()),
+            mounts: mounts.collect(),
+            workers: reign.workers().report(now),
             inodes,
             journal_index: self.proposer.raft().status().applied,
             problems,
-            usage: Vec::new(),
+            usage,
         }))
     }
 

@@ -11,5 +11,6 @@ mod scale;
 mod scratch;
 mod start;
 mod stores;
+mod usage;
 mod warmups;
 mod worker;

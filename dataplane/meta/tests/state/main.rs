@@ -10,4 +10,5 @@ mod scratch;
 mod support;
 mod syncing;
 mod tree;
+mod usage;
 mod warmups;

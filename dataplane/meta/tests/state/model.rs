@@ -3,7 +3,7 @@
 use crate::support::*;
 use crate::tree::{Body, Model, Node, Origin};
 use forebay_meta::{Access, Change, Command, Entry, Meta, Reply, SetAttr};
-use forebay_types::{Code, FileKind, Ino, MountSpec};
+use forebay_types::{Code, FileKind, Ino, MountId, MountSpec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +76,8 @@ struct Walk {
     seen: BTreeSet<Ino>,
     /// Files out of the tree: still there, or reaped.
     files: BTreeMap<Ino, u64>,
+    /// The latest complete listing of each mount.
+    synced: BTreeMap<MountId, i64>,
 }
 
 impl Walk {
@@ -187,7 +189,15 @@ impl Walk {
             }
             Step::Finish(path) => {
                 let Some(dir) = self.ino(path) else { return };
-                self.tell(Change::FinishSync { dir, started_ns: 1 });
+                // Now and then one that began before another that is told already.
+                let started_ns = second(self.commands.len() as u64 / 4 * 7 % 5);
+                let state = self.world.meta.dir_state(dir).unwrap();
+                let mount = state.and_then(|state| state.mount);
+                let reply = self.tell(Change::FinishSync { dir, started_ns });
+                if let (Some(mount), Reply::Done) = (mount, reply) {
+                    let latest = self.synced.entry(mount).or_default();
+                    *latest = started_ns.max(*latest);
+                }
             }
             Step::Mount(path, uri) => {
                 let text = format!("/{}", path.join("/"));
@@ -305,8 +315,17 @@ impl Walk {
         let nodes = count(&self.model.root, &|_| true);
         assert_eq!(self.world.meta.inode_count().unwrap(), nodes);
         let pins = count(&self.model.root, &|node| node.pinned);
-        let expected = 2 + self.model.mounts.len() as u64 + nodes + (nodes - 1) + pins;
+        let expected = 2 + 2 * self.model.mounts.len() as u64 + nodes + (nodes - 1) + pins;
         assert_eq!(rows(&*self.world.kv).len() as u64, expected);
+        let mut expected = recount(&self.world.meta);
+        for (mount, usage) in &mut expected {
+            usage.last_sync_ns = self.synced.get(mount).copied().unwrap_or(0);
+        }
+        assert_eq!(usages(&self.world.meta), expected);
+        for mount in (0..20).map(MountId) {
+            let there = expected.contains_key(&mount);
+            assert_eq!(self.world.meta.usage(mount).is_some(), there, "{mount}");
+        }
     }
 }
 
@@ -440,21 +459,38 @@ fn walk(steps: &[Step], cut: prop::sample::Index) {
         commands: Vec::new(),
         seen: BTreeSet::new(),
         files: BTreeMap::new(),
+        synced: BTreeMap::new(),
     };
     let cut = cut.index(steps.len());
-    let mut flushed = Vec::new();
+    let (mut flushed, mut flushed_at) = (Vec::new(), 0);
     for (at, step) in steps.iter().enumerate() {
         if at == cut {
             flushed = rows(&*walk.world.kv);
+            flushed_at = walk.commands.len();
         }
         walk.step(step);
         walk.check();
     }
     walk.check_rows();
 
+    let last = rows(&*walk.world.kv);
+
+    // A version that kept no figures of mounts wrote all, or all until some command.
+    for (from, begin) in [(&flushed, flushed_at), (&last, walk.commands.len())] {
+        let kv = store_of(&without_usage(from));
+        assert_eq!(Meta::must_count(&*kv).unwrap().is_some(), !from.is_empty());
+        let meta = Meta::open(kv.clone(), CACHE).unwrap();
+        assert_eq!(Meta::must_count(&*kv).unwrap(), None);
+        for (at, command) in walk.commands.iter().enumerate().skip(begin) {
+            apply_one(&meta, at as u64 + 1, command);
+        }
+        assert_eq!(recount(&meta), without_times(usages(&meta)));
+        let same = without_usage(&rows(&*kv)) == without_usage(&last);
+        assert!(same, "counting changed other rows");
+    }
+
     // A crash loses what was not flushed; the journal is applied again, from the start or
     // from what was flushed, with a cache or without.
-    let last = rows(&*walk.world.kv);
     for (from, cache) in [(Vec::new(), CACHE), (flushed, 0)] {
         let kv = store_of(&from);
         let meta = Meta::open(kv.clone(), cache).unwrap();

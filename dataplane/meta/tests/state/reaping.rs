@@ -91,7 +91,7 @@ fn removing_a_large_directory_is_constant_work_and_reaping_is_bounded() {
             reads < 50,
             "{reads} reads: loading needs no lookup per name"
         );
-        assert_eq!(writes, 8001, "two rows an entry, and the counters");
+        assert_eq!(writes, 8002, "two rows an entry, counters and usage");
     }
     let names = vec![name("d")];
     let (_, reads, writes) = apply(Change::RemoveEntries {
@@ -186,8 +186,8 @@ fn deep_trees_are_reaped_in_steps_of_any_size() {
         assert_eq!(world.meta.inode_count().unwrap(), 2, "by {limit}");
         assert_eq!(
             rows(&*world.kv).len(),
-            6,
-            "format, counters, mount, root, file and its edge"
+            7,
+            "format, counters, mount, its usage, root, file and its edge"
         );
     }
 }

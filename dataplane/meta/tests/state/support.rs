@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use forebay_kv::{Batch, Durability, Kv, MemKv};
-use forebay_meta::{Change, Command, Entry, Meta, Outcome, Reply, UfsEntry, UfsKind};
+use forebay_meta::{Change, Command, Entry, Meta, Outcome, Reply, UfsEntry, UfsKind, Usage};
 use forebay_types::{Attr, FileKind, Fingerprint, Ino, MountId, MountSpec, Name, SyncPolicy};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) const CACHE: u64 = 1 << 20;
 
@@ -211,6 +211,62 @@ pub(crate) fn entries(added: u64, changed: u64, removed: u64) -> Reply {
 /// Every row of a store.
 pub(crate) fn rows(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
     kv.scan(b""..&[0xff]).map(Result::unwrap).collect()
+}
+
+/// What the mounts have, as it was kept.
+pub(crate) fn usages(meta: &Meta) -> BTreeMap<MountId, Usage> {
+    let mounts = meta.mounts().into_iter();
+    mounts
+        .map(|(id, _)| (id, meta.usage(id).unwrap()))
+        .collect()
+}
+
+/// Without the times of the latest listings, of which the tree keeps no trace.
+pub(crate) fn without_times(mut usages: BTreeMap<MountId, Usage>) -> BTreeMap<MountId, Usage> {
+    for usage in usages.values_mut() {
+        usage.last_sync_ns = 0;
+    }
+    usages
+}
+
+/// What the mounts have in the tree, without times.
+pub(crate) fn recount(meta: &Meta) -> BTreeMap<MountId, Usage> {
+    let mounts = meta.mounts().into_iter();
+    let mut usages = mounts.map(|(id, _)| (id, Usage::default())).collect();
+    recount_below(meta, Ino::ROOT, &mut usages);
+    usages
+}
+
+fn recount_below(meta: &Meta, dir: Ino, usages: &mut BTreeMap<MountId, Usage>) {
+    let state = meta.dir_state(dir).unwrap().unwrap();
+    let listing = meta.read_dir(dir, None, usize::MAX).unwrap();
+    if let Some(mount) = state.mount {
+        let usage = usages.get_mut(&mount).unwrap();
+        let files = listing.iter().map(|(_, attr)| attr);
+        for file in files.filter(|attr| attr.kind == FileKind::File) {
+            usage.files += 1;
+            usage.bytes += file.size;
+        }
+        let scratch = meta.mount(mount).unwrap().spec.is_scratch();
+        usage.unlisted += u64::from(!scratch && state.synced_ns.is_none());
+    }
+    for (_, attr) in listing {
+        if attr.kind == FileKind::Directory {
+            recount_below(meta, attr.ino, usages);
+        }
+    }
+}
+
+/// What a version would have written that kept no figures of mounts.
+pub(crate) fn without_usage(rows: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    const COUNTERS: &[u8] = &[0x02];
+    const USAGE: u8 = 0x1a;
+    let mut rows = rows.to_vec();
+    rows.retain(|(key, _)| key[0] != USAGE);
+    for (_, value) in rows.iter_mut().filter(|(key, _)| key == COUNTERS) {
+        assert_eq!(value.pop(), Some(1), "the mark behind the counters");
+    }
+    rows
 }
 
 /// A store with these rows.
