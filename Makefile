@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test build bench bench-quick scale fleet chaos simulate test-clouds csi-sanity fmt lint deny fix deps
+.PHONY: help demo test manifests build bench bench-quick scale fleet chaos simulate test-clouds csi-sanity fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -26,12 +26,19 @@ demo: build
 
 test: deps fmt lint deny build
 	FOREBAY_BIN=$(BIN)/forebay $(CARGO) test $(PROFILE) --workspace
+	@if command -v kubectl >/dev/null && [ -x $(CACHE)/tools/bin/helm ]; then $(MAKE) manifests; \
+	else echo "not tested: manifests and Helm chart (make manifests: needs kubectl and go)"; fi
+
+# Manifests, examples and Helm chart: they build, and the chart says what the manifests say. After a change: scripts/chart.
+manifests: deps
+	scripts/install-helm $(CACHE)/tools
+	PATH="$(CACHE)/tools/bin:$$PATH" $(CARGO) test $(PROFILE) --workspace --test it manifests:: -- --ignored
 
 # The operator against a real API server without nodes, then all parts on a real Kubernetes cluster of this machine:
 # make e2e NODES=3. Needs root, Go and kubectl; the first time takes a quarter of an hour more, to build Kubernetes and MinIO. On the cluster of KUBECONFIG: make e2e E2E=--existing.
 NODES ?= 2
 E2E ?=
-e2e: build
+e2e: build manifests
 	scripts/install-kubernetes
 	FOREBAY_BIN=$(BIN)/forebay KUBERNETES_BIN=$(CACHE)/kubernetes \
 		$(CARGO) test $(PROFILE) --workspace --test it story:: -- --ignored --test-threads=1

@@ -2,16 +2,16 @@
 
 use crate::{
     api_server::admit,
-    documents::{documents, files},
+    documents::{documents, files_below},
 };
 use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
 use serde_json::{Value, from_value};
 
-const FOLDER: &str = "../manifests/examples";
+const FOLDER: &str = "../examples";
 
 #[test]
 fn examples_are_accepted_and_read() {
-    for file in files(FOLDER) {
+    for file in files_below(FOLDER) {
         for object in documents(&file) {
             if !object["apiVersion"]
                 .as_str()

@@ -8,5 +8,6 @@ mod cost;
 mod definitions;
 mod documents;
 mod examples;
+mod manifests;
 mod options;
 mod status;
