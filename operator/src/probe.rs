@@ -18,11 +18,7 @@ use forebay_client::{
 use forebay_proto::v1::{self, call::What, metadata_client::MetadataClient};
 use forebay_types::{Code, MountSpec};
 use futures::{StreamExt, stream};
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// How often each mount is probed …
@@ -31,10 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const PER_SECOND: u32 = 20;
 /// Probes of a cluster at the same time.
 const AT_ONCE: usize = 32;
-/// How long a store may take that answered faster than `QUICK` before.
+/// How long a store may take for a file, or for a small directory.
 const ANSWER: Duration = Duration::from_secs(3);
-const QUICK: Duration = Duration::from_secs(1);
-/// How long others may: a large directory takes its time, and that is no fault.
+/// How long a directory of unknown size is waited for: it takes its time, and that is no fault.
 const ANSWER_MOST: Duration = Duration::from_secs(10);
 /// When a failure that may pass is tried again, before it is told.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -47,8 +42,8 @@ const NAMES: u64 = 16;
 struct Known {
     /// A file in it.
     file: Option<Vec<u8>>,
-    /// Whether the last answer came soon.
-    quick: bool,
+    /// Whether its top directory has but a few names.
+    small: bool,
 }
 
 /// Probes the mounts of a cluster until it is left alone.
@@ -106,16 +101,18 @@ async fn twice(watched: &Watched, mount: &str, known: Known) -> (Known, Option<F
 async fn probe(watched: &Watched, mount: &str, mut known: Known) -> (Known, Option<Fault>) {
     if known.file.is_none() {
         let found = timeout(ANSWER, find(watched, mount)).await;
-        known.file = found.ok().and_then(Result::ok).flatten();
+        if let Ok(Ok(found)) = found {
+            known = found;
+        }
     }
-    let limit = if known.quick { ANSWER } else { ANSWER_MOST };
-    let begun = Instant::now();
     let path = known.file.clone();
     let is_file = path.is_some();
+    let soon = is_file || known.small;
+    let limit = if soon { ANSWER } else { ANSWER_MOST };
     let path = path.unwrap_or_else(|| mount.as_bytes().to_vec());
     let answer = match timeout(limit, sync(watched, path)).await {
         Ok(answer) => answer,
-        Err(_) if known.quick => {
+        Err(_) if soon => {
             let text = format!(
                 "no answer within {} s: check the endpoint and the network",
                 limit.as_secs()
@@ -126,7 +123,6 @@ async fn probe(watched: &Watched, mount: &str, mut known: Known) -> (Known, Opti
     };
     match answer {
         Ok(answer) => {
-            known.quick = begun.elapsed() < QUICK;
             // The file went. So it may be with all of them.
             if is_file && answer.removed > 0 {
                 known.file = None;
@@ -175,7 +171,7 @@ async fn sync(watched: &Watched, path: Vec<u8>) -> Result<v1::SyncResponse, Call
 }
 
 /// A file in a mount, of the first names of the first directories.
-async fn find(watched: &Watched, mount: &str) -> Result<Option<Vec<u8>>, CallError> {
+async fn find(watched: &Watched, mount: &str) -> Result<Known, CallError> {
     let (address, channel) = watched.leader("look for a file")?;
     let mut metadata = MetadataClient::new(channel);
     let failed = |status: &tonic::Status| error_of(&address, "look for a file", status);
@@ -199,10 +195,11 @@ async fn find(watched: &Watched, mount: &str) -> Result<Option<Vec<u8>>, CallErr
         attr: Some(attr), ..
     })) = answer
     else {
-        return Ok(None);
+        return Ok(Known::default());
     };
     let mut ino = attr.ino;
-    for _ in 0..DEPTH {
+    let mut known = Known::default();
+    for depth in 0..DEPTH {
         let request = v1::ReadDirRequest {
             ino,
             limit: NAMES,
@@ -217,14 +214,17 @@ async fn find(watched: &Watched, mount: &str) -> Result<Option<Vec<u8>>, CallErr
         let is_directory = |e: &v1::DirEntry| e.attr.as_ref().is_some_and(|a| a.directory);
         let file = entries.iter().position(|entry| !is_directory(entry));
         let Some(entry) = entries.get(file.unwrap_or(0)) else {
-            return Ok(None);
+            known.small |= depth == 0;
+            return Ok(known);
         };
+        known.small |= depth == 0 && (entries.len() as u64) < NAMES;
         path.push(b'/');
         path.extend_from_slice(&entry.name);
         if file.is_some() {
-            return Ok(Some(path));
+            known.file = Some(path);
+            return Ok(known);
         }
         ino = entry.attr.as_ref().map_or(0, |attr| attr.ino);
     }
-    Ok(None)
+    Ok(known)
 }

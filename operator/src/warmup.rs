@@ -49,6 +49,16 @@ pub(crate) struct Remembered {
     cluster: Option<Key>,
 }
 
+/// Whom to ask about a policy.
+enum Reach {
+    /// There is no cluster.
+    Nobody,
+    /// Its masters are not known yet.
+    Unasked,
+    /// These.
+    Asked(Arc<Watched>),
+}
+
 impl Warmups {
     /// Makes a plan and carries it out.
     pub(crate) async fn reconcile(&self, policy: Arc<WarmupPolicy>) -> Result<Option<Duration>> {
@@ -64,7 +74,7 @@ impl Warmups {
         if plan.finalizer && policy.metadata.deletion_timestamp.is_none() {
             self.own.finalizer(&*policy, true).await?;
         }
-        if let (Some(call), Some(Some(watched))) = (plan.call.take(), &masters) {
+        if let (Some(call), Reach::Asked(watched)) = (plan.call.take(), &masters) {
             let made = self.make(&key, &id, watched, call, remembered.attempt.take());
             remembered.attempt = Some(made.await);
             masters = self.masters(remembered.cluster.as_ref());
@@ -83,32 +93,37 @@ impl Warmups {
         Ok(plan.again)
     }
 
-    /// The masters of a cluster: none without the cluster, and nobody if they were not asked yet.
-    fn masters(&self, cluster: Option<&Key>) -> Option<Option<Arc<Watched>>> {
-        let cluster = cluster?;
-        let cluster = Ref::new(&cluster.name).within(&cluster.namespace);
-        let cluster = self.world.clusters.get(&cluster)?;
-        Some(self.observatory.get(&uid(&*cluster)))
+    fn masters(&self, cluster: Option<&Key>) -> Reach {
+        let cluster = cluster.map(|key| Ref::new(&key.name).within(&key.namespace));
+        let cluster = cluster.and_then(|cluster| self.world.clusters.get(&cluster));
+        match cluster.map(|cluster| self.observatory.get(&uid(&*cluster))) {
+            None => Reach::Nobody,
+            Some(None) => Reach::Unasked,
+            Some(Some(watched)) => Reach::Asked(watched),
+        }
     }
 
     fn plan(
         &self,
         policy: &WarmupPolicy,
         dataset: Option<&Dataset>,
-        masters: &Option<Option<Arc<Watched>>>,
+        masters: &Reach,
         remembered: &Remembered,
     ) -> Plan {
-        let view = masters.as_ref().map(|m| m.as_ref().map(|m| m.view()));
+        let view = match masters {
+            Reach::Asked(watched) => Some(watched.view()),
+            Reach::Nobody | Reach::Unasked => None,
+        };
         warmup::plan(&Observed {
             policy,
             dataset,
             masters: match &view {
-                None => Masters::Absent,
-                Some(None) => Masters::Silent { since: self.begun },
-                Some(Some(view)) if view.quorum.is_none() => Masters::Silent {
+                None if matches!(masters, Reach::Nobody) => Masters::Absent,
+                None => Masters::Silent { since: self.begun },
+                Some(view) if view.quorum.is_none() => Masters::Silent {
                     since: view.silent_since.unwrap_or(view.seen),
                 },
-                Some(Some(view)) => Masters::Leading {
+                Some(view) => Masters::Leading {
                     warmups: &view.warmups,
                     workers: view.alive().len() as u32,
                     seen: view.seen,

@@ -113,8 +113,10 @@ impl View {
         });
         let leading: Vec<_> = leading.collect();
         self.following = leading.iter().map(|(answer, _)| answer.id).collect();
-        // A master that was cut off may still name the leader of an earlier term.
-        let newest = leading.iter().max_by_key(|(answer, _)| answer.term);
+        // A master that was cut off may still name the leader of an earlier term; one that was let go, members of before.
+        let newest = leading
+            .iter()
+            .max_by_key(|(answer, leader)| (answer.term, answer.id == *leader, answer.applied));
         self.quorum = newest.map(|(answer, leader)| Quorum {
             leader: *leader,
             term: answer.term,
@@ -345,6 +347,20 @@ mod tests {
         assert_eq!(view.following, [1, 2].into());
         view.hear(&[answer(3, 0, 6)]);
         assert_eq!(view.quorum, None);
+    }
+
+    #[test]
+    fn the_leader_says_who_belongs_to_it() {
+        let mut leader = answer(1, 1, 5);
+        leader.members.truncate(1);
+        for answers in [
+            [leader.clone(), answer(3, 1, 5)],
+            [answer(3, 1, 5), leader.clone()],
+        ] {
+            let mut view = View::default();
+            view.hear(&answers);
+            assert_eq!(view.quorum.unwrap().members.len(), 1, "3 was let go");
+        }
     }
 
     #[test]

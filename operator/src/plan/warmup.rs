@@ -604,8 +604,8 @@ fn leave(observed: &Observed<'_>) -> Plan {
     };
     let removing = observed.attempt.filter(|a| a.call == Call::Remove);
     match observed.masters {
-        Masters::Absent => Plan::default(),
-        Masters::Leading {
+        Masters::Absent
+        | Masters::Leading {
             warmups: Warmups::TooOld,
             ..
         } => Plan::default(),

@@ -184,7 +184,7 @@ fn conditions_say_what_it_waits_for_and_how_it_ended() {
         case
     };
     let bad_zone = json!({"schedule": {"cron": "0 3 * * *", "timeZone": "Europe/Atlantis"}});
-    let cases = [
+    let cases = vec![
         (once(), "Accepted Starting !Waiting !Healthy"),
         (
             changed(&|c| c.dataset = None),
