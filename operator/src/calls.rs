@@ -185,3 +185,22 @@ pub(crate) async fn step(masters: &Watched, step: Step) -> Result<(), CallError>
         }
     }
 }
+
+/// Starts a run of a warm-up.
+pub(crate) async fn start_warmup(
+    masters: &Watched,
+    request: v1::StartWarmupRequest,
+) -> Result<(), CallError> {
+    let start = |mut admin: Admin| async move { admin.start_warmup(request).await };
+    masters.call("start a warm-up", start).await.map(|_| ())
+}
+
+/// Ends a warm-up; none of that name will do.
+pub(crate) async fn remove_warmup(masters: &Watched, name: String) -> Result<(), CallError> {
+    let request = v1::RemoveWarmupRequest { name };
+    let remove = |mut admin: Admin| async move { admin.remove_warmup(request).await };
+    match masters.call("end a warm-up", remove).await {
+        Err(error) if error.code != Code::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

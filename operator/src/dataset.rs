@@ -48,6 +48,8 @@ impl Datasets {
             (self.world.clusters).get(&Ref::new(&cluster.name).within(&cluster.namespace));
         let watched = cluster.as_ref().and_then(|cluster| self.masters(cluster));
         let view = watched.as_ref().map(|watched| watched.view());
+        let faults = watched.as_ref().map(|watched| watched.faults());
+        let faults = faults.unwrap_or_default();
         let secrets = self.secrets(&dataset, &key);
         let attempts = self.calls.of(&uid);
         let volume = self.world.volumes.get(&Ref::new(&volume::name(&uid)));
@@ -60,7 +62,12 @@ impl Datasets {
             dataset: &dataset,
             cluster: cluster.as_deref(),
             masters: match &view {
-                Some(view) if view.quorum.is_some() => Masters::Leading { table: &view.table },
+                Some(view) if view.quorum.is_some() => Masters::Leading {
+                    table: &view.table,
+                    workers: view.alive().len(),
+                    faults: &faults,
+                    usage: &view.usage,
+                },
                 Some(view) => Masters::Silent {
                     since: view.silent_since.unwrap_or(view.seen),
                 },
@@ -131,7 +138,7 @@ impl Datasets {
         let status = DatasetStatus {
             observed_generation: generation,
             conditions: condition::merge(conditions, &plan.findings, generation, clock::now()),
-            ..DatasetStatus::default()
+            ..plan.figures.clone()
         };
         self.own.status(dataset, before, &status).await?;
         for finding in condition::transitions(conditions, &plan.findings) {

@@ -32,7 +32,7 @@ impl Events {
         } else {
             &finding.message
         };
-        self.tell(about, finding.is_good(), finding.reason, note)
+        self.tell(about, !finding.is_warning(), finding.reason, note)
             .await;
     }
 

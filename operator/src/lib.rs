@@ -1,8 +1,8 @@
-//! The operator: makes masters, workers, mounts and volumes of what CacheClusters and Datasets say.
+//! The operator: makes masters, workers, mounts, volumes and warm-ups of what CacheClusters, Datasets and WarmupPolicies say.
 //!
 //! [`plan`] decides, purely: objects and what was observed in, objects, calls and conditions out. The rest acts:
 //! informers keep what the API server says (`world`), the masters of each cluster are asked every few seconds
-//! (`masters`), and two controllers carry plans out (`cluster`, `dataset`).
+//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`).
 //!
 //! It is not in the way of data: masters keep the mount table, and everything goes on while no operator runs.
 //!
@@ -24,8 +24,10 @@ mod masters;
 mod metrics;
 pub mod operator;
 pub mod plan;
+mod probe;
 mod secrets;
 mod status;
+mod warmup;
 mod world;
 
 pub use masters::Dial;

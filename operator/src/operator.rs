@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     secrets::Secrets,
     status::Own,
+    warmup::Warmups,
     world::{Queues, World},
 };
 use forebay_service::{Shutdown, config::ConfigError, http};
@@ -32,6 +33,8 @@ use std::{
 const CLUSTERS_AT_ONCE: u16 = 8;
 /// Datasets.
 const DATASETS_AT_ONCE: u16 = 32;
+/// WarmupPolicies.
+const POLICIES_AT_ONCE: u16 = 32;
 
 /// How it runs.
 #[derive(Clone)]
@@ -144,7 +147,12 @@ impl Operator {
     async fn act(&self, shutdown: &Shutdown) {
         let (clusters, clusters_due) = Queue::new();
         let (datasets, datasets_due) = Queue::new();
-        let queues = Queues { clusters, datasets };
+        let (policies, policies_due) = Queue::new();
+        let queues = Queues {
+            clusters,
+            datasets,
+            policies,
+        };
         // Watches end last: plans that are being carried out look at them.
         let informer = Informer {
             shutdown,
@@ -188,6 +196,15 @@ impl Operator {
             image: self.settings.image.clone(),
             not_grown: Mutex::default(),
         });
+        let warmup = Arc::new(Warmups {
+            world: Arc::clone(&world),
+            own: own.clone(),
+            events: events.clone(),
+            observatory: Arc::clone(&observatory),
+            metrics: Arc::clone(&self.metrics),
+            remembered: Mutex::default(),
+            begun: clock::now(),
+        });
         let dataset = Arc::new(Datasets {
             world: Arc::clone(&world),
             applier,
@@ -222,6 +239,18 @@ impl Operator {
                 async move { dataset.reconcile(object).await }
             },
         );
-        futures::join!(clusters, datasets);
+        let policies = controller::run(
+            "WarmupPolicy",
+            POLICIES_AT_ONCE,
+            world.policies.clone(),
+            policies_due,
+            Arc::clone(&self.metrics),
+            shutdown.clone(),
+            move |object| {
+                let warmup = Arc::clone(&warmup);
+                async move { warmup.reconcile(object).await }
+            },
+        );
+        futures::join!(clusters, datasets, policies);
     }
 }

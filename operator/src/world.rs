@@ -11,7 +11,7 @@ use crate::{
         pod_seen::PodSeen,
     },
 };
-use forebay_crds::{CacheCluster, Dataset};
+use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, StatefulSet},
@@ -24,7 +24,7 @@ use kube::{
     Client, Resource, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
-        reflector::{ObjectRef, Store},
+        reflector::{ObjectRef as Ref, Store},
         watcher,
     },
 };
@@ -38,6 +38,7 @@ use std::{
 pub(crate) struct World {
     pub(crate) clusters: Store<CacheCluster>,
     pub(crate) datasets: Store<Dataset>,
+    pub(crate) policies: Store<WarmupPolicy>,
     pub(crate) stateful_sets: Store<StatefulSet>,
     pub(crate) daemon_sets: Store<DaemonSet>,
     pub(crate) claims: Store<PersistentVolumeClaim>,
@@ -53,6 +54,7 @@ pub(crate) struct World {
 pub(crate) struct Queues {
     pub(crate) clusters: Queue<CacheCluster>,
     pub(crate) datasets: Queue<Dataset>,
+    pub(crate) policies: Queue<WarmupPolicy>,
 }
 
 /// What makes an object another one for those that refer to it: its status does not.
@@ -82,11 +84,20 @@ impl World {
     pub(crate) fn watch(client: &Client, queues: &Queues, informer: &Informer<'_>) -> World {
         let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
         let all = watcher::Config::default;
+        let policies = {
+            let queue = queues.policies.clone();
+            let changed = move |policy: &WarmupPolicy| queue.push(&Key::of(policy));
+            informer.objects(client.clone(), all(), without_managed_fields, changed)
+        };
         let datasets = {
             let (queues, versions) = (queues.clone(), Versions::default());
+            let policies = policies.clone();
             let changed = move |dataset: &Dataset| {
                 let key = Key::of(dataset);
                 queues.datasets.push(&key);
+                for policy in policies.state_filter(|policy| dataset_key_of(policy) == key) {
+                    queues.policies.push(&Key::of(&*policy));
+                }
                 if versions.turned(&key, &dataset.metadata) {
                     queues.clusters.push(&cluster_of(dataset));
                 }
@@ -171,6 +182,7 @@ impl World {
             },
             clusters,
             datasets,
+            policies,
         }
     }
 
@@ -179,6 +191,7 @@ impl World {
         let ready = futures::join!(
             self.clusters.wait_until_ready(),
             self.datasets.wait_until_ready(),
+            self.policies.wait_until_ready(),
             self.stateful_sets.wait_until_ready(),
             self.daemon_sets.wait_until_ready(),
             self.claims.wait_until_ready(),
@@ -188,7 +201,7 @@ impl World {
             self.services.wait_until_ready(),
             self.budgets.wait_until_ready(),
         );
-        ready.0.is_ok() && ready.1.is_ok() && ready.6.is_ok() && ready.9.is_ok()
+        ready.0.is_ok() && ready.1.is_ok() && ready.2.is_ok() && ready.7.is_ok() && ready.10.is_ok()
     }
 
     /// The metadata of one of our objects.
@@ -224,6 +237,27 @@ impl World {
         self.datasets.state_filter(|d| cluster_of(d) == *cluster)
     }
 
+    /// WarmupPolicies of Datasets that refer to a cluster.
+    pub(crate) fn warmers(&self, cluster: &Key) -> Vec<Arc<WarmupPolicy>> {
+        self.policies.state_filter(|policy| {
+            let dataset = dataset_key_of(policy);
+            let dataset = Ref::new(&dataset.name).within(&dataset.namespace);
+            let dataset = self.datasets.get(&dataset);
+            dataset.is_some_and(|dataset| cluster_of(&dataset) == *cluster)
+        })
+    }
+
+    /// WarmupPolicies with these uids.
+    pub(crate) fn policies_with(&self, uids: &BTreeSet<String>) -> Vec<Arc<WarmupPolicy>> {
+        if uids.is_empty() {
+            return Vec::new();
+        }
+        self.policies.state_filter(|policy| {
+            let uid = policy.metadata.uid.as_ref();
+            uid.is_some_and(|uid| uids.contains(uid))
+        })
+    }
+
     /// All Datasets.
     pub(crate) fn dataset_keys(&self) -> BTreeSet<Key> {
         let datasets = self.datasets.state();
@@ -240,11 +274,19 @@ impl Queues {
     }
 }
 
+/// The Dataset that a policy refers to.
+fn dataset_key_of(policy: &WarmupPolicy) -> Key {
+    Key::new(
+        policy.namespace().unwrap_or_default(),
+        &policy.spec.dataset_ref.name,
+    )
+}
+
 fn meta<K>(store: &Store<K>, key: &Key) -> Option<ObjectMeta>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let mut object = ObjectRef::<K>::new(&key.name);
+    let mut object = Ref::<K>::new(&key.name);
     if !key.namespace.is_empty() {
         object = object.within(&key.namespace);
     }

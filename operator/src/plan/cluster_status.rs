@@ -16,10 +16,12 @@ use forebay_crds::{
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most pods that a message names.
 const NAMED: usize = 5;
+/// Why workers of one group keep those of another from their node.
+const GROUPS_OVERLAP: &str = "GroupsOverlap";
 
 /// What the status is made of.
 pub struct Facts<'a> {
@@ -143,7 +145,7 @@ fn ready(facts: &Facts<'_>, groups: &[Group<'_>]) -> Finding {
         let wanted = facts.membership.replicas;
         let before = observed.cluster.status.as_ref();
         let led = before.is_some_and(|s| s.masters.as_ref().is_some_and(|m| m.term.is_some()));
-        return if led || was_led(observed) {
+        return if led || was(observed, &["NoLeader"]) {
             let message = format!(
                 "no master leads, {answering} of {wanted} know of one: more than half must run: kubectl get pods -n {namespace} -l forebay.io/cluster={}",
                 names.uid
@@ -161,21 +163,70 @@ fn ready(facts: &Facts<'_>, groups: &[Group<'_>]) -> Finding {
         .iter()
         .find(|group| group.wanted > 0 && group.serving == 0);
     if let Some(group) = dead {
+        let overlap = overlap(observed).filter(|overlap| overlap.groups.contains(group.name));
+        if let Some(overlap) = overlap {
+            return Finding::no(READY, GROUPS_OVERLAP, overlap.message());
+        }
         let (reason, message) = trouble(&group.silent).unwrap_or_else(|| {
-            let message = format!("no worker of group {} serves yet", group.name);
-            ("NoWorkers", message)
+            let served = was(observed, &["NoWorkers", "NoLeader"]);
+            let (reason, yet) = if served {
+                ("NoWorkers", "")
+            } else {
+                ("WorkersStarting", " yet")
+            };
+            (
+                reason,
+                format!("no worker of group {} serves{yet}", group.name),
+            )
         });
         return Finding::no(READY, reason, message);
     }
     Finding::yes(READY, "Serving", "masters and workers serve")
 }
 
-/// Whether there was a leader, as far as the conditions tell.
-fn was_led(observed: &Observed<'_>) -> bool {
+/// A node that several groups of workers select. It has one worker of a cluster: two would share its socket.
+struct Overlap<'a> {
+    node: &'a str,
+    groups: BTreeSet<&'a str>,
+    /// How many more nodes there are.
+    more: usize,
+}
+
+impl Overlap<'_> {
+    fn message(&self) -> String {
+        let groups: Vec<&str> = self.groups.iter().copied().collect();
+        let more = match self.more {
+            0 => String::new(),
+            more => format!(" and {more} more nodes"),
+        };
+        format!(
+            "groups {} of workers all select node {}{more}, and a node has one worker of a cluster: give the groups different nodeSelectors",
+            groups.join(" and "),
+            self.node
+        )
+    }
+}
+
+fn overlap<'a>(observed: &Observed<'a>) -> Option<Overlap<'a>> {
+    let mut nodes = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for pod in observed.pods.iter().copied() {
+        let goes = pod.metadata.deletion_timestamp.is_some();
+        if let Some(node) = pod.node().filter(|_| pod.component() == WORKER && !goes) {
+            nodes.entry(node).or_default().insert(pod.group());
+        }
+    }
+    nodes.retain(|_, groups| groups.len() > 1);
+    let more = nodes.len().saturating_sub(1);
+    let (node, groups) = nodes.into_iter().next()?;
+    Some(Overlap { node, groups, more })
+}
+
+/// Whether it was ready, as far as the conditions tell: it is, or is not for one of these reasons.
+fn was(observed: &Observed<'_>, reasons: &[&str]) -> bool {
     let status = observed.cluster.status.as_ref();
     let conditions = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
     let ready = conditions.iter().find(|c| c.type_ == READY);
-    ready.is_some_and(|c| c.status == "True" || c.reason == "NoLeader")
+    ready.is_some_and(|c| c.status == "True" || reasons.contains(&c.reason.as_str()))
 }
 
 fn degraded(
@@ -197,6 +248,9 @@ fn degraded(
         let why = trouble(&pods).map_or(String::new(), |(_, why)| format!(": {why}"));
         let message = format!("{} of {wanted} masters serve{why}", masters.ready);
         found.push(("MastersDown", message));
+    }
+    if let Some(overlap) = overlap(observed) {
+        found.push((GROUPS_OVERLAP, overlap.message()));
     }
     for group in groups.iter().filter(|g| g.serving < g.wanted) {
         let named = group.silent.iter().take(NAMED).map(|pod| {

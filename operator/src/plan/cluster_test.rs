@@ -166,7 +166,52 @@ fn conditions_say_what_is_the_matter() {
     );
     assert_eq!(
         case(&|c| c.view.workers.clear()),
-        "!NoWorkers !Settled !NotReady"
+        "!WorkersStarting !Settled !NotReady"
+    );
+    let served = |c: &mut Case| {
+        let serving = [Finding::yes(condition::READY, "Serving", "")];
+        let conditions = condition::merge(&[], &serving, None, Timestamp::UNIX_EPOCH);
+        c.cluster.status = Some(CacheClusterStatus {
+            conditions,
+            ..CacheClusterStatus::default()
+        });
+        c.view.workers.clear();
+    };
+    assert_eq!(case(&served), "!NoWorkers !Settled !NotReady");
+    let overlapping = |c: &mut Case| {
+        let mut other = pod(
+            "m1",
+            "worker",
+            &json!({"conditions": [
+                {"type": "PodScheduled", "status": "False", "message": "anti-affinity"},
+            ]}),
+        );
+        let labels = other.metadata.labels.as_mut().unwrap();
+        labels.insert("forebay.io/group".to_owned(), "memory".to_owned());
+        other.spec = serde_json::from_value(json!({"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]},
+            ]},
+        }}}))
+        .unwrap();
+        other.shrink();
+        c.pods.push(other);
+    };
+    assert_eq!(case(&overlapping), "Serving !Settled GroupsOverlap");
+    let alone = |c: &mut Case| {
+        overlapping(c);
+        c.daemons
+            .insert("memory".to_owned(), c.daemons["gpu"].clone());
+    };
+    assert_eq!(case(&alone), "!GroupsOverlap !Settled !NotReady");
+    let moved = |c: &mut Case| {
+        overlapping(c);
+        c.pods.last_mut().unwrap().spec.meant_for = Some("n2".to_owned());
+    };
+    assert_eq!(
+        case(&moved),
+        "Serving !Settled !Healthy",
+        "another node is another matter"
     );
     let broken = |c: &mut Case| c.view.workers[0].tiers[0].fault = Some("disk".into());
     assert_eq!(case(&broken), "Serving !Settled TierFailed");

@@ -11,8 +11,24 @@ pub const READY: &str = "Ready";
 pub const PROGRESSING: &str = "Progressing";
 /// It works, but something is broken.
 pub const DEGRADED: &str = "Degraded";
+/// The last run brought every file.
+pub const COMPLETE: &str = "Complete";
 /// It is to go, but is in use.
 pub const DELETION_BLOCKED: &str = "DeletionBlocked";
+
+/// Reasons of a beginning or an end: not how things should be, and nothing that anybody has to look at.
+const PASSING: [&str; 10] = [
+    "MastersStarting",
+    "WorkersStarting",
+    "Mounting",
+    "VolumePending",
+    "VolumeReplaced",
+    "Waiting",
+    "Running",
+    "Starting",
+    "Deleting",
+    "NotReady",
+];
 
 /// The longest message that a condition can have.
 const MESSAGE_MOST: usize = 4096;
@@ -51,7 +67,13 @@ impl Finding {
 
     /// Whether it is how things should be.
     pub fn is_good(&self) -> bool {
-        self.holds == (self.kind == READY) || (self.kind == PROGRESSING)
+        // What a run that is not complete lacks, `Degraded` tells.
+        self.holds == (self.kind == READY) || matches!(self.kind, PROGRESSING | COMPLETE)
+    }
+
+    /// Whether a person has to look at it.
+    pub fn is_warning(&self) -> bool {
+        !self.is_good() && !PASSING.contains(&self.reason)
     }
 }
 
@@ -138,6 +160,20 @@ mod tests {
         let long = "ä".repeat(4000);
         let merged = merge(&[], &[Finding::no(READY, "X", long)], None, at(0));
         assert_eq!(merged[0].message.len(), 4096);
+    }
+
+    #[test]
+    fn beginnings_are_no_warnings() {
+        let warns = |finding: Finding| finding.is_warning();
+        for reason in ["MastersStarting", "WorkersStarting", "Mounting", "Waiting"] {
+            assert!(!warns(Finding::no(READY, reason, "")), "{reason}");
+        }
+        assert!(!warns(Finding::yes(READY, "Serving", "")));
+        assert!(!warns(Finding::yes(PROGRESSING, "Running", "")));
+        assert!(!warns(Finding::yes(COMPLETE, "Succeeded", "")));
+        assert!(!warns(Finding::no(COMPLETE, "Running", "")));
+        assert!(warns(Finding::no(READY, "NoWorkers", "")));
+        assert!(warns(Finding::yes(DEGRADED, "FilesFailed", "")));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use crate::plan::{
     claim::{self, Seen},
     condition::{DEGRADED, Finding, PROGRESSING, READY},
-    mount::{self, Attempt, Call, Outcome, Standing, Table, Verdict, Wanted},
+    dataset_status,
+    mount::{self, Attempt, Call, Fault, Outcome, Standing, Table, Verdict, Wanted},
     name::{FINALIZER, Key, Names, cluster_of, root, uid},
     volume::{self, Claimant},
 };
-use forebay_crds::{CacheCluster, Dataset};
+use forebay_crds::{CacheCluster, Dataset, DatasetStatus};
+use forebay_proto::v1::MountUsage;
 use forebay_types::Credentials;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -54,6 +56,12 @@ pub enum Masters<'a> {
     Leading {
         /// Its mount table.
         table: &'a Table,
+        /// How many workers report to it.
+        workers: usize,
+        /// Under stores that do not answer, by the path of the mount.
+        faults: &'a BTreeMap<String, Fault>,
+        /// What is known of mounts, by path.
+        usage: &'a BTreeMap<String, MountUsage>,
     },
 }
 
@@ -83,6 +91,8 @@ pub struct Plan {
     pub calls: Vec<Call>,
     /// What the conditions are to say.
     pub findings: Vec<Finding>,
+    /// The figures of the status.
+    pub figures: DatasetStatus,
     /// When to look again, if nothing happens before.
     pub again: Option<Duration>,
     /// To be told as an event beside the conditions: reason and message.
@@ -91,6 +101,17 @@ pub struct Plan {
 
 /// Decides.
 pub fn plan(observed: &Observed<'_>) -> Plan {
+    let usage = match observed.masters {
+        Masters::Leading { usage, .. } => Some(usage),
+        Masters::Silent { .. } => None,
+    };
+    Plan {
+        figures: dataset_status::figures(observed.dataset, usage),
+        ..decide(observed)
+    }
+}
+
+fn decide(observed: &Observed<'_>) -> Plan {
     if observed.dataset.metadata.deletion_timestamp.is_some() {
         return leave(observed);
     }
@@ -138,7 +159,7 @@ fn granted(observed: &Observed<'_>, cluster: &CacheCluster) -> bool {
     let access = cluster.spec.access.as_ref();
     let root = root(&Key::of(observed.dataset));
     let mounted = match observed.masters {
-        Masters::Leading { table } => !mount::unwanted(&root, table, &[]).is_empty(),
+        Masters::Leading { table, .. } => !mount::unwanted(&root, table, &[]).is_empty(),
         Masters::Silent { .. } => false,
     };
     cluster.namespace().as_deref() == Some(namespace.as_str())
@@ -173,15 +194,54 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
     plan.apply = objects.filter_map(|(o, may)| may.then_some(o)).collect();
     match observed.masters {
         Masters::Silent { .. } => {
-            let message = format!(
-                "no master of CacheCluster {} leads: kubectl describe cachecluster -n {} {}",
-                names.key, names.key.namespace, names.key.name
-            );
-            plan.findings = not_ready("MastersUnavailable", message);
+            let message = format!("no master of CacheCluster {} leads", names.key);
+            let reason = match cluster_reason(cluster) {
+                Some("MastersStarting") | None => "MastersStarting",
+                Some(_) => "MastersUnavailable",
+            };
+            plan.findings = not_ready(reason, look_at(&names, &message));
         }
-        Masters::Leading { table } => mounts(observed, &mut plan, table, fit),
+        Masters::Leading {
+            table,
+            workers,
+            faults,
+            ..
+        } => {
+            mounts(observed, &mut plan, table, faults, fit);
+            if let Some(ready) = plan.findings.first_mut().filter(|f| f.holds)
+                && workers == 0
+            {
+                *ready = no_workers(cluster, &names);
+                let degraded = plan.findings.iter_mut().find(|f| f.kind == DEGRADED);
+                if let Some(degraded) = degraded {
+                    *degraded = Finding::no(DEGRADED, "NotReady", "");
+                }
+            }
+        }
     }
     plan
+}
+
+/// Why the cluster is not ready; none also before anything was said of it.
+fn cluster_reason(cluster: &CacheCluster) -> Option<&str> {
+    let conditions = cluster.status.as_ref().map(|s| s.conditions.as_slice());
+    let mut conditions = conditions.unwrap_or_default().iter();
+    let ready = conditions.find(|c| c.type_ == READY)?;
+    Some(&ready.reason)
+}
+
+fn look_at(names: &Names, what: &str) -> String {
+    let Key { namespace, name } = &names.key;
+    format!("{what}: kubectl describe cachecluster -n {namespace} {name}")
+}
+
+fn no_workers(cluster: &CacheCluster, names: &Names) -> Finding {
+    let reason = match cluster_reason(cluster) {
+        Some("WorkersStarting") => "WorkersStarting",
+        _ => "NoWorkers",
+    };
+    let message = format!("no worker of CacheCluster {} serves", names.key);
+    Finding::no(READY, reason, look_at(names, &message))
 }
 
 /// How a mount stands, for the conditions.
@@ -190,7 +250,13 @@ struct Found {
     verdict: Verdict,
 }
 
-fn mounts(observed: &Observed<'_>, plan: &mut Plan, table: &Table, fit: claim::Fit) {
+fn mounts(
+    observed: &Observed<'_>,
+    plan: &mut Plan,
+    table: &Table,
+    faults: &BTreeMap<String, Fault>,
+    fit: claim::Fit,
+) {
     let dataset = observed.dataset;
     let root = root(&Key::of(dataset));
     let mut found = Vec::new();
@@ -211,7 +277,14 @@ fn mounts(observed: &Observed<'_>, plan: &mut Plan, table: &Table, fit: claim::F
         let verdict = match trouble {
             None => {
                 let attempt = observed.attempts.get(&wanted.path);
-                mount::judge(&wanted, table, attempt, observed.now)
+                let mut verdict = mount::judge(&wanted, table, attempt, observed.now);
+                let fault = faults.get(&wanted.path).cloned();
+                if let Some(Fault { reason, message }) =
+                    fault.filter(|_| verdict.standing == Standing::Mounted)
+                {
+                    verdict.standing = Standing::Failed { reason, message };
+                }
+                verdict
             }
             // What is mounted stays: old credentials are better than none.
             Some(standing) => Verdict {
@@ -392,7 +465,7 @@ fn leave(observed: &Observed<'_>) -> Plan {
                 ))
             }
         }
-        Masters::Leading { table } => {
+        Masters::Leading { table, .. } => {
             let mut plan = stays("it is being unmounted".to_owned());
             match take_away(observed, &mut plan, table, &[]) {
                 Some(failures) if failures >= REFUSALS => {

@@ -4,6 +4,7 @@ use crate::plan::{
     mount::{Held, Row},
 };
 use forebay_client::Error as CallError;
+use forebay_crds::CacheClusterStatus;
 use forebay_types::Code;
 use serde_json::json;
 
@@ -29,6 +30,24 @@ fn cluster(namespace: &str, access: &[&str]) -> CacheCluster {
         "spec": {"workers": [], "access": {"namespaces": access}},
     }))
     .unwrap()
+}
+
+fn not_ready_for(reason: &'static str) -> CacheCluster {
+    let mut cluster = cluster("ns", &[]);
+    let findings = [Finding::no(READY, reason, "")];
+    cluster.status = Some(CacheClusterStatus {
+        conditions: condition::merge(&[], &findings, None, at(0)),
+        ..CacheClusterStatus::default()
+    });
+    cluster
+}
+
+fn fault(path: &str) -> BTreeMap<String, Fault> {
+    let fault = Fault {
+        reason: "StoreUnreachable",
+        message: "no answer".to_owned(),
+    };
+    [(path.to_owned(), fault)].into()
 }
 
 fn claim(phase: &str) -> PersistentVolumeClaim {
@@ -62,6 +81,8 @@ struct Case {
     cluster: Option<CacheCluster>,
     table: Option<Table>,
     silent_since: i64,
+    workers: usize,
+    faults: BTreeMap<String, Fault>,
     secrets: BTreeMap<String, Secret>,
     attempts: BTreeMap<String, Attempt>,
     volume: Option<PersistentVolume>,
@@ -76,6 +97,8 @@ impl Default for Case {
             cluster: Some(cluster("ns", &[])),
             table: Some([("/ns/d".to_owned(), row("s3://b", "k"))].into()),
             silent_since: 0,
+            workers: 1,
+            faults: BTreeMap::new(),
             secrets: [("s".to_owned(), Secret::Present(credentials("k")))].into(),
             attempts: BTreeMap::new(),
             volume: Some(volume("P")),
@@ -87,11 +110,17 @@ impl Default for Case {
 
 impl Case {
     fn plan(&self) -> Plan {
+        let usage = BTreeMap::new();
         plan(&Observed {
             dataset: &self.dataset,
             cluster: self.cluster.as_ref(),
             masters: match &self.table {
-                Some(table) => Masters::Leading { table },
+                Some(table) => Masters::Leading {
+                    table,
+                    workers: self.workers,
+                    faults: &self.faults,
+                    usage: &usage,
+                },
                 None => Masters::Silent {
                     since: at(self.silent_since),
                 },
@@ -185,7 +214,54 @@ fn conditions_say_what_is_the_matter() {
                 table: None,
                 ..Case::default()
             },
+            "!MastersStarting !Waiting !NotReady",
+        ),
+        (
+            Case {
+                table: None,
+                cluster: Some(not_ready_for("NoLeader")),
+                ..Case::default()
+            },
             "!MastersUnavailable !Waiting !NotReady",
+        ),
+        (
+            Case {
+                workers: 0,
+                ..Case::default()
+            },
+            "!NoWorkers !Settled !NotReady",
+        ),
+        (
+            Case {
+                workers: 0,
+                cluster: Some(not_ready_for("WorkersStarting")),
+                ..Case::default()
+            },
+            "!WorkersStarting !Settled !NotReady",
+        ),
+        // What is wrong with its mounts comes first.
+        (
+            Case {
+                workers: 0,
+                secrets: secret(Secret::Absent),
+                table: Some(Table::new()),
+                ..Case::default()
+            },
+            "!SecretNotFound !Settled !NotReady",
+        ),
+        (
+            Case {
+                faults: fault("/ns/d"),
+                ..Case::default()
+            },
+            "Readable !Settled StoreUnreachable",
+        ),
+        (
+            Case {
+                faults: fault("/ns/d/former"),
+                ..Case::default()
+            },
+            "Readable !Settled !Healthy",
         ),
         (
             Case {

@@ -105,6 +105,15 @@ pub struct Attempt {
     pub outcome: Outcome,
 }
 
+/// What keeps the store of a mount from answering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// In CamelCase.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
 /// What came of a call.
 #[derive(Clone, Debug)]
 pub enum Outcome {

@@ -2,7 +2,7 @@
 
 use crate::plan::name::{CLUSTER, COMPONENT, GROUP};
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, PodCondition},
+    api::core::v1::{Affinity, ContainerStatus, PodCondition},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Resource, ResourceExt};
@@ -29,6 +29,12 @@ pub struct SpecSeen {
     /// Its node.
     #[serde(default)]
     pub node_name: Option<String>,
+    /// The node that its DaemonSet made it for; also before it is scheduled.
+    #[serde(skip)]
+    pub meant_for: Option<String>,
+    /// Where that is said; dropped.
+    #[serde(default)]
+    affinity: Option<Affinity>,
 }
 
 /// A part of a pod's status.
@@ -101,12 +107,29 @@ impl PodSeen {
         self.status.container_statuses.iter().find_map(trouble_of)
     }
 
+    /// Its node, or the one that it waits for.
+    pub fn node(&self) -> Option<&str> {
+        let spec = &self.spec;
+        spec.node_name.as_deref().or(spec.meant_for.as_deref())
+    }
+
     /// Forgets what is not needed.
     pub fn shrink(&mut self) {
+        self.spec.meant_for = self.spec.affinity.take().and_then(meant_for);
         self.metadata.managed_fields = None;
         self.metadata.annotations = None;
         self.status.conditions.retain(|c| c.type_ == "PodScheduled");
     }
+}
+
+fn meant_for(affinity: Affinity) -> Option<String> {
+    let required = affinity
+        .node_affinity?
+        .required_during_scheduling_ignored_during_execution?;
+    let terms = required.node_selector_terms.into_iter();
+    let mut fields = terms.flat_map(|term| term.match_fields.unwrap_or_default());
+    let name = fields.find(|field| field.key == "metadata.name")?;
+    name.values?.into_iter().next()
 }
 
 fn trouble_of(container: &ContainerStatus) -> Option<(&'static str, String)> {

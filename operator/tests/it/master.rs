@@ -39,8 +39,8 @@ pub(crate) fn start(dir: &Path, toml: &str, key: &[u8], at: u16, id: u16, of: u1
     )
 }
 
-/// Starts a worker; it says that it is at `advertise`.
-pub(crate) fn worker(dir: &Path, toml: &str, key: &[u8], master: u16, advertise: &str) -> Process {
+/// Starts a worker at an address.
+pub(crate) fn worker(dir: &Path, toml: &str, key: &[u8], master: u16, at: &str) -> Process {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("worker.toml"), toml).unwrap();
     std::fs::write(dir.join("key"), key).unwrap();
@@ -51,9 +51,9 @@ pub(crate) fn worker(dir: &Path, toml: &str, key: &[u8], master: u16, advertise:
         forebay()
             .args(["worker", "--config"])
             .arg(dir.join("worker.toml"))
-            .env("FOREBAY_ADVERTISE", advertise)
+            .env("FOREBAY_ADVERTISE", at)
             .env("FOREBAY_DATA_DIR", dir.join("data"))
-            .env("FOREBAY_LISTEN", format!("127.0.0.1:{}", port()))
+            .env("FOREBAY_LISTEN", at)
             .env("FOREBAY_HTTP", format!("127.0.0.1:{}", port()))
             .env("FOREBAY_SOCKET", dir.join("worker.sock"))
             .env("FOREBAY_SEAL_KEY", dir.join("key"))

@@ -1,7 +1,7 @@
 //! A CacheCluster and a Dataset, from `kubectl apply` to `kubectl delete`.
 
 use crate::{api_server::ApiServer, master, process::port, s3};
-use forebay_crds::{CacheCluster, Dataset};
+use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
 use forebay_operator::{Operator, Settings};
 use forebay_service::Shutdown;
 use k8s_openapi::{
@@ -72,6 +72,39 @@ async fn cluster_says(api: &Api<CacheCluster>, kind: &str, status: &str, reason:
     .await;
 }
 
+async fn warmup_says(api: &Api<WarmupPolicy>, name: &str, kind: &str, status: &str, reason: &str) {
+    until(api, name, &format!("{kind}={status} {reason}"), |policy| {
+        let status_of = policy.and_then(|p| p.status.as_ref());
+        status_of.is_some_and(|s| says(&s.conditions, kind, status, reason))
+    })
+    .await;
+}
+
+/// An address of a worker that no other test has: pods have addresses, and the port is always the same.
+fn address() -> String {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    format!("127.77.{high}.{low}")
+}
+
+/// A node, and the pod of a worker on it, as a scheduler and a kubelet would have them.
+async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
+    server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
+    server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let labels = kube::api::ListParams::default().labels("app.kubernetes.io/component=worker");
+    let daemons: Api<DaemonSet> = Api::namespaced(client.clone(), "default");
+    until(&daemons, "demo-worker-default", "scheduled", |set| {
+        let status = set.and_then(|s| s.status.as_ref());
+        status.is_some_and(|s| s.current_number_scheduled == 1)
+    })
+    .await;
+    let pod = pods.list(&labels).await.unwrap().items.remove(0).name_any();
+    let running = format!(
+        "{{\"status\":{{\"podIP\":\"{ip}\",\"podIPs\":[{{\"ip\":\"{ip}\"}}],\"phase\":\"Running\"}}}}"
+    );
+    server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", &running]);
+}
+
 async fn gone<K>(api: &Api<K>, name: &str)
 where
     K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
@@ -139,19 +172,13 @@ async fn from_apply_to_delete() {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(admin.clone(), "default");
 
     // A Dataset may come first.
-    let store = s3::serve().await.to_string();
+    let serving = s3::Store::start("127.0.0.1:0").await;
+    let store = serving.address.clone();
     server.apply(&dataset(&store, "bucket"));
     dataset_says(&datasets, "imagenet", "Ready", "False", "ClusterNotFound").await;
     server.apply(CLUSTER);
     cluster_says(&clusters, "Ready", "False", "MastersStarting").await;
-    dataset_says(
-        &datasets,
-        "imagenet",
-        "Ready",
-        "False",
-        "MastersUnavailable",
-    )
-    .await;
+    dataset_says(&datasets, "imagenet", "Ready", "False", "MastersStarting").await;
     until(&sets, "demo-master", "there", |set| set.is_some()).await;
 
     // A master with the files that were made for it.
@@ -169,6 +196,18 @@ async fn from_apply_to_delete() {
     server.apply(&secret("bad"));
     dataset_says(&datasets, "imagenet", "Ready", "False", "AccessDenied").await;
     server.apply(&secret("good"));
+    dataset_says(&datasets, "imagenet", "Ready", "False", "NoWorkers").await;
+    let worker_toml = toml(
+        maps.get("demo-worker-default").await.unwrap(),
+        "worker.toml",
+    );
+    let ip = address();
+    node_and_pod(&server, &admin, &ip).await;
+    cluster_says(&clusters, "Ready", "False", "WorkersStarting").await;
+    let worker_dir = server.dir.path().join("worker");
+    let worker_at = format!("{ip}:7100");
+    let worker = master::worker(&worker_dir, &worker_toml, &key, at, &worker_at);
+    cluster_says(&clusters, "Ready", "True", "Serving").await;
     dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
     until(&claims, "imagenet", "bound", |claim| {
         let status = claim.and_then(|c| c.status.as_ref());
@@ -187,30 +226,29 @@ async fn from_apply_to_delete() {
     server.apply(&dataset(&store, "bucket/prefix"));
     dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
 
-    // A worker: its pod, as a scheduler and a kubelet would have it.
-    let worker_toml = toml(
-        maps.get("demo-worker-default").await.unwrap(),
-        "worker.toml",
-    );
-    server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
-    server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
-    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
-    let labels = kube::api::ListParams::default().labels("app.kubernetes.io/component=worker");
-    let daemons: Api<DaemonSet> = Api::namespaced(admin.clone(), "default");
-    until(&daemons, "demo-worker-default", "scheduled", |set| {
-        let status = set.and_then(|s| s.status.as_ref());
-        status.is_some_and(|s| s.current_number_scheduled == 1)
-    })
+    // The store dies, and comes back. Nothing tells that it was probed before.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    drop(serving);
+    let died = std::time::Instant::now();
+    dataset_says(
+        &datasets,
+        "imagenet",
+        "Degraded",
+        "True",
+        "StoreUnreachable",
+    )
     .await;
-    let pod = pods.list(&labels).await.unwrap().items.remove(0).name_any();
-    let running = "{\"status\":{\"podIP\":\"127.0.0.9\",\"podIPs\":[{\"ip\":\"127.0.0.9\"}],\"phase\":\"Running\"}}";
-    server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", running]);
-    cluster_says(&clusters, "Ready", "False", "NoWorkers").await;
-    let dir = server.dir.path().join("worker");
-    let worker = master::worker(&dir, &worker_toml, &key, at, "127.0.0.9:7100");
-    cluster_says(&clusters, "Ready", "True", "Serving").await;
+    let noticed = died.elapsed();
+    tracing::info!(?noticed, "the store is known to be dead");
+    assert!(noticed < Duration::from_secs(20), "{noticed:?}");
+    dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
+    let _serving = s3::Store::start(&store).await;
+    dataset_says(&datasets, "imagenet", "Degraded", "False", "Healthy").await;
+
+    // Workers and masters go, and come back.
     drop(worker);
     cluster_says(&clusters, "Ready", "False", "NoWorkers").await;
+    dataset_says(&datasets, "imagenet", "Ready", "False", "NoWorkers").await;
     drop(master);
     cluster_says(&clusters, "Ready", "False", "NoLeader").await;
     dataset_says(
@@ -223,6 +261,8 @@ async fn from_apply_to_delete() {
     .await;
     let dir = server.dir.path().join("master");
     let _master = master::master(&dir, &master_toml, &key, at);
+    dataset_says(&datasets, "imagenet", "Ready", "False", "NoWorkers").await;
+    let _worker = master::worker(&worker_dir, &worker_toml, &key, at, &worker_at);
     dataset_says(&datasets, "imagenet", "Ready", "True", "Readable").await;
 
     // What is changed by hand is as it was; what is deleted comes again, and is bound again.
@@ -256,7 +296,14 @@ async fn from_apply_to_delete() {
     gone(&secrets, "demo-seal").await;
     let volumes: Api<PersistentVolume> = Api::all(admin.clone());
     gone(&volumes, &format!("forebay-{handle}")).await;
-    let events = server.kubectl(&["get", "events", "-o", "custom-columns=R:.reason"]);
+    let events = server.kubectl(&["get", "events", "-o", "custom-columns=R:.reason,T:.type"]);
+    let mut beginnings = events.lines().filter(|line| {
+        let mut words = line.split_whitespace();
+        let reason = words.next().unwrap_or_default();
+        ["MastersStarting", "WorkersStarting", "Mounting"].contains(&reason)
+            && words.next() != Some("Normal")
+    });
+    assert_eq!(beginnings.next(), None, "{events}");
     for reason in [
         "ClusterNotFound",
         "AccessDenied",
@@ -276,6 +323,102 @@ async fn from_apply_to_delete() {
         "jsonpath={..holderIdentity}",
     ]);
     assert_eq!(leases, "", "released");
+}
+
+/// A WarmupPolicy says what it waits for, and goes when nobody can be asked.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver"]
+async fn a_warmup_says_what_it_waits_for() {
+    forebay_service::telemetry::init();
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    operator(server.client("operator"), port(), &shutdown);
+    let policies: Api<WarmupPolicy> = Api::namespaced(admin.clone(), "default");
+    server.apply(&warmup("all", ""));
+    warmup_says(&policies, "all", "Ready", "False", "DatasetNotFound").await;
+    let zone = "schedule: {cron: \"0 3 * * *\", timeZone: Europe/Atlantis}";
+    server.apply(&warmup("all", zone));
+    warmup_says(&policies, "all", "Ready", "False", "InvalidTimeZone").await;
+    server.apply(&warmup("all", &zone.replace("Atlantis", "Berlin")));
+    until(&policies, "all", "promised", |policy| {
+        policy.is_some_and(|p| p.status.as_ref().is_some_and(|s| s.next_run_time.is_some()))
+    })
+    .await;
+    server.apply(&dataset("127.0.0.1:1", "bucket"));
+    warmup_says(&policies, "all", "Ready", "False", "MastersUnavailable").await;
+    server.kubectl(&["delete", "warmup", "all", "--wait=false"]);
+    gone(&policies, "all").await;
+    shutdown.finish().await;
+}
+
+fn warmup(name: &str, spec: &str) -> String {
+    format!(
+        "
+apiVersion: forebay.io/v1alpha1
+kind: WarmupPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  datasetRef: {{name: imagenet}}
+  {spec}
+"
+    )
+}
+
+/// From `kubectl apply` to every file in place, and again after an edit; the figures of the Dataset follow.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver and forebay"]
+async fn a_warmup_from_apply_to_complete() {
+    forebay_service::telemetry::init();
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    let at = port();
+    operator(server.client("operator"), at, &shutdown);
+    let store = s3::Store::start("127.0.0.1:0").await;
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
+    let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
+    let datasets: Api<Dataset> = Api::namespaced(admin.clone(), "default");
+    let policies: Api<WarmupPolicy> = Api::namespaced(admin.clone(), "default");
+    server.apply(CLUSTER);
+    server.apply(&secret("good"));
+    server.apply(&dataset(&store.address, "bucket"));
+    server.apply(&warmup("all", "pin: true"));
+    until(&sets, "demo-master", "there", |set| set.is_some()).await;
+    let key = secrets.get("demo-seal").await.unwrap().data.unwrap()["key"]
+        .0
+        .clone();
+    let toml =
+        async |map: &str, file: &str| maps.get(map).await.unwrap().data.unwrap()[file].clone();
+    let master_toml = toml("demo-master", "master.toml").await;
+    let worker_toml = toml("demo-worker-default", "worker.toml").await;
+    let _master = master::master(&server.dir.path().join("m"), &master_toml, &key, at);
+    warmup_says(&policies, "all", "Ready", "False", "DatasetNotReady").await;
+    let ip = address();
+    node_and_pod(&server, &admin, &ip).await;
+    let worker = server.dir.path().join("w");
+    let _worker = master::worker(&worker, &worker_toml, &key, at, &format!("{ip}:7100"));
+    warmup_says(&policies, "all", "Complete", "True", "Succeeded").await;
+    let all = policies.get("all").await.unwrap().status.unwrap();
+    let run = all.run.unwrap();
+    assert_eq!((run.generation, run.files.total, run.files.done), (1, 1, 1));
+    assert_eq!(all.summary.unwrap().progress, "100%");
+    until(&datasets, "imagenet", "cached", |dataset| {
+        let summary = dataset.and_then(|d| d.status.as_ref()?.summary.as_ref());
+        summary.is_some_and(|s| s.cached.as_deref() == Some("100%"))
+    })
+    .await;
+    // An edit is carried out, too; no file matches any more.
+    server.apply(&warmup("all", "include: [nothing/**]"));
+    until(&policies, "all", "run again", |policy| {
+        let run = policy.and_then(|p| p.status.as_ref()?.run.as_ref());
+        run.is_some_and(|run| run.generation == 2 && run.completion_time.is_some())
+    })
+    .await;
+    server.kubectl(&["delete", "warmup", "all", "--wait=false"]);
+    gone(&policies, "all").await;
+    shutdown.finish().await;
 }
 
 /// Whoever may write Datasets, but not read Secrets, cannot use one.
