@@ -3,7 +3,7 @@
 use crate::{args::ReportArgs, cluster::Target, failure::Failure, output};
 use forebay_proto::v1::{Mount, MountUsage, ReportRequest, ReportResponse, WorkerCounters};
 
-/// Capacity and use of each tier, hit ratio, where bytes came from.
+/// Capacity and use of each tier, what is cached of each mount, hit ratio, where bytes came from.
 pub(crate) async fn run(args: ReportArgs) -> Result<(), Failure> {
     let target = Target::find(args.cluster.master.as_ref(), &args.path)?;
     let report = target
