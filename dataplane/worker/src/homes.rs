@@ -121,13 +121,12 @@ impl Homes {
         };
         let by_rule = latest.clone();
         let rule: HomeRule = Arc::new(move |file, offset| by_rule.has(file, offset));
-        match judged {
-            Some(before) => self.store.set_homes(rule, latest.change(&before)),
-            None => {
-                let all = latest.clone();
-                self.store
-                    .set_homes(rule, move |file, offset, _| all.has(file, offset));
-            }
+        if let Some(before) = judged {
+            self.store.set_homes(rule, latest.change(&before));
+        } else {
+            let all = latest.clone();
+            self.store
+                .set_homes(rule, move |file, offset, _| all.has(file, offset));
         }
         self.state.lock().judged = Some(latest);
         true

@@ -14,17 +14,16 @@ pub struct Pace {
 impl Pace {
     /// Waits until so many more bytes may be fetched, of `rate` a second; 0: at once.
     pub async fn take(&self, bytes: u64, rate: u64) {
-        if rate == 0 {
-            return;
+        if rate > 0 {
+            sleep_until(self.turn(bytes, rate, Instant::now())).await;
         }
-        let at = {
-            let mut free_at = self.free_at.lock();
-            let now = Instant::now();
-            let at = free_at.map_or(now, |free_at| free_at.max(now));
-            *free_at = Some(at + Duration::from_secs_f64(bytes as f64 / rate as f64));
-            at
-        };
-        sleep_until(at).await;
+    }
+
+    fn turn(&self, bytes: u64, rate: u64, now: Instant) -> Instant {
+        let mut free_at = self.free_at.lock();
+        let at = free_at.map_or(now, |free_at| free_at.max(now));
+        *free_at = Some(at + Duration::from_secs_f64(bytes as f64 / rate as f64));
+        at
     }
 }
 
@@ -32,17 +31,18 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn pieces_have_their_time() {
+    #[test]
+    fn pieces_have_their_time() {
         let (pace, begun) = (Pace::default(), Instant::now());
-        let passed = || begun.elapsed().as_millis();
-        pace.take(100, 1000).await;
-        assert_eq!(passed(), 0);
-        pace.take(1, 1000).await;
-        assert_eq!(passed(), 100);
-        pace.take(5_000_000, 0).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        pace.take(1, 1000).await;
-        assert_eq!(passed(), 1100, "what was not used is lost");
+        let after = |ms| begun + Duration::from_millis(ms);
+        assert_eq!(pace.turn(100, 1000, begun), begun);
+        assert_eq!(pace.turn(1, 1000, begun), after(100));
+        assert_eq!(pace.turn(1, 1000, after(50)), after(101));
+        assert_eq!(pace.turn(1, 1000, after(900)), after(900));
+        assert_eq!(
+            pace.turn(1, 1000, after(900)),
+            after(901),
+            "what was not used is lost"
+        );
     }
 }

@@ -92,34 +92,32 @@ impl Bucket {
         Ok(content)
     }
 
+    /// Puts many objects of `size` bytes under `path`, 1,000 in a directory.
+    pub(super) fn fill_many(&self, path: &str, count: u64, size: u64) -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (content, list) = (dir.path().join("content"), dir.path().join("list"));
+        fs::write(&content, synthetic(count, size).bytes(0..size)?)?;
+        let one = |n: u64| {
+            format!(
+                "url = \"{}{path}/d{:03}/f{n:06}\"\nupload-file = \"{}\"\noutput = /dev/null\n",
+                self.endpoint,
+                n / 1000,
+                content.display()
+            )
+        };
+        fs::write(&list, (0..count).map(one).collect::<String>())?;
+        let list = list.to_str().context("a path in UTF-8")?;
+        curl(&["--parallel", "--parallel-max", "16", "-K", list], path)
+    }
+
     fn upload(&self, file: &Path, path: &str) -> anyhow::Result<()> {
         let file = file.to_str().context("a path in UTF-8")?;
         self.put(&["-T", file], path)
     }
 
-    /// curl signs requests; so no client beside has to be had.
     fn put(&self, args: &[&str], path: &str) -> anyhow::Result<()> {
-        let output = Command::new("curl")
-            .args([
-                "-sS",
-                "--fail-with-body",
-                "--retry",
-                "3",
-                "--aws-sigv4",
-                "aws:amz:us-east-1:s3",
-            ])
-            .args(["--user", &format!("{USER}:{PASSWORD}")])
-            .args(args)
-            .arg(format!("{}{path}", self.endpoint))
-            .output()
-            .context("cannot start curl")?;
-        ensure!(
-            output.status.success(),
-            "PUT {path}: {}{}",
-            String::from_utf8_lossy(&output.stderr),
-            String::from_utf8_lossy(&output.stdout)
-        );
-        Ok(())
+        let url = format!("{}{path}", self.endpoint);
+        curl(&[args, &[&url]].concat(), path)
     }
 }
 
@@ -128,6 +126,30 @@ impl Drop for Bucket {
         let _ = self.forward.kill();
         let _ = self.forward.wait();
     }
+}
+
+/// curl signs requests; so no client beside has to be had.
+fn curl(args: &[&str], path: &str) -> anyhow::Result<()> {
+    let output = Command::new("curl")
+        .args([
+            "-sS",
+            "--fail-with-body",
+            "--retry",
+            "3",
+            "--aws-sigv4",
+            "aws:amz:us-east-1:s3",
+        ])
+        .args(["--user", &format!("{USER}:{PASSWORD}")])
+        .args(args)
+        .output()
+        .context("cannot start curl")?;
+    ensure!(
+        output.status.success(),
+        "PUT {path}: {}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
 }
 
 /// The hash of the whole content, as `sha256sum` prints it.

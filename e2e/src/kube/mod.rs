@@ -14,6 +14,7 @@ mod tenants;
 mod throw_away;
 mod trial;
 mod upgrade;
+mod warmup;
 
 pub use kubectl::Kubectl;
 pub use throw_away::ThrowAway;

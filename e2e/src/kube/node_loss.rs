@@ -10,11 +10,11 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
     };
     let (big, _) = trial.data("node", 16 << 20, 50)?;
     let home = trial.bucket_node()?;
-    let others = trial.nodes.iter().filter(|node| **node != home);
-    let victim = others.last().context("a second node")?;
+    let mut others = trial.nodes.iter().filter(|node| **node != home);
+    let victim = others.next().context("a second node")?;
     // The bucket and the master stay: what is looked at is the node of readers and of a part of the cache.
     trial.kubectl.apply(&format!(
-        r#"
+        r"
 apiVersion: forebay.io/v1alpha1
 kind: CacheCluster
 metadata: {{name: node, namespace: default}}
@@ -24,7 +24,7 @@ spec:
   - name: default
     tiers:
     - {{medium: SSD, quota: 2Gi, hostPath: /var/lib/forebay}}
-"#
+"
     ))?;
     trial.dataset("default", "node", "node", "node", "minio-credentials")?;
     trial.ready("default", "node")?;

@@ -21,7 +21,7 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
     for reader in &readers {
         reader.reads_on(PATIENCE)?;
     }
-    let fetched = fetched(trial, "story")?;
+    let fetched = trial.fetched("story")?;
     ensure!(
         fetched as f64 <= 1.05 * total as f64,
         "{fetched} bytes fetched of {total}: more than 1.05 times"
@@ -36,29 +36,4 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
         trial.nodes.len(),
         fetched as f64 / total as f64
     ))
-}
-
-/// Bytes that the workers of a cluster have had from the store.
-fn fetched(trial: &Trial, cluster: &str) -> anyhow::Result<u64> {
-    let label = format!("app.kubernetes.io/instance={cluster},app.kubernetes.io/component=worker");
-    let pods = [
-        "get",
-        "pods",
-        "-l",
-        &label,
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ];
-    let mut sum = 0;
-    for pod in trial.kubectl.run(&pods)?.split_whitespace() {
-        let path = format!("/api/v1/namespaces/default/pods/{pod}:7101/proxy/metrics");
-        let metrics = trial.kubectl.run(&["get", "--raw", &path])?;
-        let value = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("forebay_worker_from_ufs_bytes_total "));
-        sum += value
-            .and_then(|value| value.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    Ok(sum)
 }

@@ -5,10 +5,10 @@ use super::{
     bucket::{self, Bucket},
     deletion, faults, masters, node_loss, outage,
     reader::Reader,
-    secrets, story, tenants, upgrade,
+    secrets, story, tenants, upgrade, warmup,
 };
 use crate::s3::Content;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use std::time::Duration;
 
 /// How long anything may take that is not measured.
@@ -45,6 +45,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "faults",
         claim: "kills and replacements while pods read: no read error",
         run: faults::run,
+    },
+    Scenario {
+        name: "warmup",
+        claim: "20,000 files, operator and master killed on the way: complete and verified",
+        run: warmup::run,
     },
     Scenario {
         name: "masters",
@@ -192,6 +197,54 @@ spec:
             Reader::start(&self.kubectl, "default", &name, claim, Some(node), big)
         });
         each.collect()
+    }
+
+    /// Reads everything in a pod; how many bytes that are.
+    pub(super) fn read_all(&self, claim: &str) -> anyhow::Result<u64> {
+        let pod = format!("{claim}-read-all");
+        self.kubectl.apply(&format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {pod}, namespace: default}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: reader
+    image: local/busybox:1
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "set -o pipefail; find /data -type f -print0 | xargs -0 cat | wc -c"]
+    volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
+"#
+        ))?;
+        let name = format!("pod/{pod}");
+        self.kubectl
+            .wait(&[&name], "jsonpath={.status.phase}=Succeeded", PATIENCE)?;
+        let count = self.kubectl.run(&["logs", &pod])?;
+        self.delete("default", &[&name])?;
+        count.trim().parse().context("wc counts")
+    }
+
+    /// Bytes that the workers of a cluster have had from the store since they started.
+    pub(super) fn fetched(&self, cluster: &str) -> anyhow::Result<u64> {
+        let label =
+            format!("app.kubernetes.io/instance={cluster},app.kubernetes.io/component=worker");
+        let names = "jsonpath={.items[*].metadata.name}";
+        let pods = self
+            .kubectl
+            .run(&["get", "pods", "-l", &label, "-o", names])?;
+        let mut sum = 0;
+        for pod in pods.split_whitespace() {
+            let path = format!("/api/v1/namespaces/default/pods/{pod}:7101/proxy/metrics");
+            let metrics = self.kubectl.run(&["get", "--raw", &path])?;
+            let value = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("forebay_worker_from_ufs_bytes_total "));
+            let value = value.and_then(|value| value.parse::<u64>().ok());
+            sum += value.with_context(|| format!("no from_ufs_bytes in the metrics of {pod}"))?;
+        }
+        Ok(sum)
     }
 
     /// Deletes objects; returns when they are gone.

@@ -134,13 +134,14 @@ impl Dispatch {
     }
 
     /// Takes a file in, or on to its next worker; gives it back if there is none to try.
-    pub(crate) fn add(&mut self, mut item: Item) -> Result<(), Item> {
+    #[must_use]
+    pub(crate) fn add(&mut self, mut item: Item) -> Option<Item> {
         let Some(lane) = self.lane_of(&mut item) else {
-            return Err(item);
+            return Some(item);
         };
         self.lanes[lane].waiting.push_back(item);
         self.held += 1;
-        Ok(())
+        None
     }
 
     /// Whether the file is wherever it should be. If not, it is to be added again, or has failed.
@@ -229,7 +230,7 @@ impl Dispatch {
         self.held -= items.len();
         items
             .into_iter()
-            .filter_map(|item| self.add(item).err())
+            .filter_map(|item| self.add(item))
             .collect()
     }
 }
@@ -265,7 +266,7 @@ mod tests {
 
     fn fill(dispatch: &mut Dispatch, files: u64) {
         for ino in 0..files {
-            dispatch.add(item(ino)).unwrap();
+            assert_eq!(dispatch.add(item(ino)), None);
         }
     }
 
@@ -313,7 +314,7 @@ mod tests {
         dispatch.lost(0);
         assert_eq!(dispatch.lost(1).len(), 10);
         assert!(dispatch.is_idle());
-        assert!(dispatch.add(item(77)).is_err());
+        assert!(dispatch.add(item(77)).is_some());
     }
 
     #[test]
@@ -322,7 +323,7 @@ mod tests {
         let mut next = Some(item(5));
         let mut lanes = BTreeSet::new();
         while let Some(item) = next.take() {
-            if dispatch.add(item).is_err() {
+            if dispatch.add(item).is_some() {
                 break;
             }
             let (lane, item) = dispatch.next().unwrap();
@@ -343,7 +344,7 @@ mod tests {
             assert_eq!(item.is_first(), placed[&ino.0].len() == 1);
             item.placed(false);
             if !dispatch.is_done(&item)
-                && let Err(item) = dispatch.add(item)
+                && let Some(item) = dispatch.add(item)
             {
                 assert!(dispatch.is_done(&item));
             }
@@ -380,14 +381,16 @@ mod tests {
     fn too_few_workers_for_the_copies_are_told() {
         let mut dispatch = Dispatch::new(topology(2), Copies::Some(3));
         fill(&mut dispatch, 1);
+        let mut rest = None;
         for _ in 0..2 {
             let (lane, item) = dispatch.next().unwrap();
             let ino = item.file.id.ino;
             let mut item = dispatch.answered(lane, ino).unwrap();
             item.placed(true);
             assert!(!dispatch.is_done(&item));
-            let _ = dispatch.add(item);
+            rest = dispatch.add(item);
         }
+        assert!(rest.is_some());
         assert!(dispatch.is_idle());
     }
 
@@ -396,7 +399,7 @@ mod tests {
         let mut dispatch = Dispatch::new(topology(1), Copies::Some(1));
         let mut held = 0;
         while dispatch.has_room() {
-            dispatch.add(item(held)).unwrap();
+            assert_eq!(dispatch.add(item(held)), None);
             held += 1;
         }
         assert_eq!(held, HELD as u64);

@@ -217,7 +217,7 @@ impl Running<'_> {
 
     /// To its next worker, or it has ended.
     fn add(&mut self, item: Item) {
-        if let Err(item) = self.dispatch.add(item) {
+        if let Some(item) = self.dispatch.add(item) {
             self.ended(item);
         }
     }

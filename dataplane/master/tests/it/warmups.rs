@@ -75,7 +75,7 @@ async fn when(cluster: &Cluster, name: &str, met: impl Fn(&Warmup) -> bool) -> W
     };
     match tokio::time::timeout(PATIENCE, waiting).await {
         Ok(warmup) => warmup,
-        Err(_) => panic!("never: {last:?}"),
+        Err(late) => panic!("{late}: {last:?}"),
     }
 }
 

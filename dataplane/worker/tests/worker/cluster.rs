@@ -287,6 +287,7 @@ async fn other_nodes_read_load_pin_and_free_over_grpc_and_registration_is_repeat
     std::fs::remove_file(cluster.dir.path().join("remote/s8")).unwrap();
     let all = small.iter().chain([&file]).map(|f| v1::LoadFile {
         file: Some(f.clone().into()),
+        bandwidth: 0,
     });
     let all: Vec<_> = all.collect();
     let results = client

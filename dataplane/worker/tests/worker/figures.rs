@@ -3,6 +3,7 @@
 use crate::support::{MIB, Rig, content, put};
 use forebay_client::{Ensured, LocalWorker};
 use forebay_ufs::memory::MemStore;
+use forebay_worker::pace::Pace;
 use futures::FutureExt;
 use std::{os::unix::fs::FileExt, sync::Arc, time::Instant};
 
