@@ -32,6 +32,9 @@ use tonic::{Status, transport::Channel};
 /// absence of all masters is reported.
 const LIMIT: Duration = Duration::from_secs(12);
 
+/// The same where a program waits that would not try again: an only master comes back on another node in this time.
+const LONG_LIMIT: Duration = Duration::from_mins(1);
+
 /// The longest wait between two attempts at an only master, before jitter …
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,8 @@ const MASTERS_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Master {
     group: Arc<Group>,
+    /// When a call that fails is given up.
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -131,6 +136,16 @@ impl Master {
                 state,
                 choice,
             }),
+            limit: LIMIT,
+        }
+    }
+
+    /// The same masters, for calls that go on for a minute while none of them serves.
+    #[must_use]
+    pub fn patient(&self) -> Master {
+        Master {
+            limit: LONG_LIMIT,
+            ..self.clone()
         }
     }
 
@@ -238,7 +253,7 @@ impl Master {
             };
             let error = error_of(&address, what, &status);
             let pause = search.turn(&address, &error, leader_of(&status));
-            let over = begun.elapsed() >= LIMIT;
+            let over = begun.elapsed() >= self.limit;
             if over || !error.code.is_transient() {
                 return Err(error);
             }

@@ -113,7 +113,7 @@ impl Namespace {
         let session = Session::open(&master, &client).await?;
         let stream = watch::open(&master, session.id()).await?;
         let inner = Arc::new(Inner {
-            master,
+            master: master.patient(),
             session,
             cache: MetaCache::new(cache_bytes),
             changes: broadcast::Sender::new(BACKLOG),
