@@ -31,8 +31,8 @@ struct State {
     busy: bool,
 }
 
-/// This worker and all others.
-#[derive(Debug, PartialEq)]
+/// This worker and all others; by default nobody, as long as nothing is known.
+#[derive(Debug, Default, PartialEq)]
 struct Field {
     /// None: it does not count as live.
     own: Option<Candidate>,
@@ -121,14 +121,8 @@ impl Homes {
         };
         let by_rule = latest.clone();
         let rule: HomeRule = Arc::new(move |file, offset| by_rule.has(file, offset));
-        match judged {
-            Some(before) => self.store.set_homes(rule, latest.change(&before)),
-            None => {
-                let all = latest.clone();
-                self.store
-                    .set_homes(rule, move |file, offset, _| all.has(file, offset));
-            }
-        }
+        let before = judged.unwrap_or_default();
+        self.store.set_homes(rule, latest.change(&before));
         self.state.lock().judged = Some(latest);
         true
     }
