@@ -112,9 +112,11 @@ impl Accounts {
     /// A file with these pages has other homes than before.
     fn judged(&self, file: &CachedFile, pages: &PageSet, before: Homes, now: Homes) {
         let [before, now] = [before, now].map(|homes| homes.bytes(pages, file.size()));
-        self.with(file.mount(), |account| {
-            account.home.fetch_add(now.wrapping_sub(before), Relaxed);
-        });
+        if now != before {
+            self.with(file.mount(), |account| {
+                account.home.fetch_add(now.wrapping_sub(before), Relaxed);
+            });
+        }
     }
 
     fn left(&self, mount: MountId, bytes: u64, home: u64) {

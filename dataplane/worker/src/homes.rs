@@ -2,8 +2,7 @@
 //!
 //! To compare each file with every worker would take seconds with a million files and a thousand
 //! workers. But a file that had its first home here can only lose it to a worker that is new or has
-//! grown, and one that had not can only get it if a worker left or shrank; and of most files
-//! that have another home, a few comparisons tell.
+//! grown, and one that had not can only get it from a worker that left or shrank.
 
 use forebay_cache::{HomeRule, Store};
 use forebay_client::{
@@ -31,8 +30,8 @@ struct State {
     busy: bool,
 }
 
-/// This worker and all others.
-#[derive(Debug, PartialEq)]
+/// This worker and all others; by default nobody, as long as nothing is known.
+#[derive(Debug, Default, PartialEq)]
 struct Field {
     /// None: it does not count as live.
     own: Option<Candidate>,
@@ -69,12 +68,15 @@ impl Field {
             less(old.get(&rival.id), Some(&rival.capacity)) || !old.contains_key(&rival.id)
         });
         let stronger: Vec<Candidate> = stronger.cloned().collect();
-        let weaker = old
-            .iter()
-            .any(|(id, capacity)| !new.contains_key(id) || less(new.get(id), Some(capacity)));
+        let weaker = before.rivals.iter().filter(|rival| {
+            let now = new.get(&rival.id);
+            now.is_none() || less(now, Some(&rival.capacity))
+        });
+        let weaker: Vec<Candidate> = weaker.cloned().collect();
         move |file, offset, was| match &now.own {
             Some(own) if comparable && was => is_first(file, offset, own, &stronger),
-            Some(_) if comparable && !weaker => false,
+            // Whoever was before us is none of these.
+            Some(own) if comparable && is_first(file, offset, own, &weaker) => false,
             _ => now.has(file, offset),
         }
     }
@@ -121,13 +123,8 @@ impl Homes {
         };
         let by_rule = latest.clone();
         let rule: HomeRule = Arc::new(move |file, offset| by_rule.has(file, offset));
-        if let Some(before) = judged {
-            self.store.set_homes(rule, latest.change(&before));
-        } else {
-            let all = latest.clone();
-            self.store
-                .set_homes(rule, move |file, offset, _| all.has(file, offset));
-        }
+        let before = judged.unwrap_or_default();
+        self.store.set_homes(rule, latest.change(&before));
         self.state.lock().judged = Some(latest);
         true
     }
