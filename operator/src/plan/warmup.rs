@@ -109,13 +109,13 @@ pub struct Plan {
     pub note: Option<(&'static str, String)>,
 }
 
-/// A run by its name at the masters: `g3`, `g3-t1700000000` of a schedule, `g3-w4` for workers that came later.
+/// A run by its name at the masters: `g3`, `g3-t1700000000` of a schedule, `g3-w4` on every node, when 4 workers served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Run {
     generation: i64,
     /// When the schedule has it, in seconds.
     time: Option<i64>,
-    /// For how many workers it was started again.
+    /// How many workers served, if it is for all of them: masters do not keep that when it has ended.
     workers: Option<u32>,
 }
 
@@ -162,6 +162,10 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     } else if times.is_ok() {
         due.run = once(observed);
     }
+    due.run = due.run.map(|run| Run {
+        workers: everywhere(observed),
+        ..run
+    });
     due.run = due.run.or_else(|| for_more_workers(observed));
     let blocked = match &times {
         Err((reason, message)) => Some((*reason, message.clone())),
@@ -339,24 +343,32 @@ fn due_by(observed: &Observed<'_>, times: &Times) -> Due {
     }
 }
 
+/// How many workers serve, if files go to every node.
+fn everywhere(observed: &Observed<'_>) -> Option<u32> {
+    let placement = observed.policy.spec.placement.as_ref()?;
+    placement.every_node.as_ref()?;
+    match observed.masters {
+        Masters::Leading { workers, .. } => Some(workers),
+        Masters::Absent | Masters::Silent { .. } => None,
+    }
+}
+
 /// On every node: once more when the last run has ended, and workers have come since it began.
 fn for_more_workers(observed: &Observed<'_>) -> Option<Run> {
-    let Masters::Leading { workers, .. } = observed.masters else {
-        return None;
-    };
-    let placement = observed.policy.spec.placement.as_ref();
-    placement.filter(|placement| placement.every_node.is_some())?;
+    let workers = everywhere(observed)?;
     let warmup = known(observed)?;
     let last = Run::parse(&warmup.run)?;
+    let had = last.workers.unwrap_or_default().max(warmup.workers);
     let wanted = warmup.ended.is_some()
-        && workers > warmup.workers
+        && had > 0
+        && workers > had
         && last.generation == generation(observed)
         && fresh(observed).is_none();
     let run = Run {
         workers: Some(workers),
         ..last.clone()
     };
-    (wanted && run != last).then_some(run)
+    wanted.then_some(run)
 }
 
 /// What keeps a run from being started: reason, and what to do.

@@ -340,6 +340,18 @@ fn every_node_is_also_those_that_come_later() {
         every(warmup("g3", ended, 10, 0), 3).as_deref(),
         Some("g3-w3")
     );
+    // Masters that do not keep for how many it was: the name tells.
+    let forgetful = |run: &str| Warmup {
+        workers: 0,
+        ..warmup(run, ended, 10, 0)
+    };
+    assert_eq!(every(forgetful("g3-w2"), 2), None);
+    assert_eq!(every(forgetful("g3-w2"), 3).as_deref(), Some("g3-w3"));
+    assert_eq!(every(forgetful("g3"), 3), None);
+    assert_eq!(
+        every(warmup("g2-w3", ended, 10, 0), 3).as_deref(),
+        Some("g3-w3")
+    );
     // As soon as the run has ended.
     assert_eq!(every(warmup("g3", None, 4, 0), 3), None);
     assert_eq!(every(warmup("g3-w3", ended, 4, 0), 3), None);
