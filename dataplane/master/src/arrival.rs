@@ -166,7 +166,7 @@ pub(crate) async fn hello(address: &Address) -> Option<HelloResponse> {
     Some(answer.ok()?.ok()?.into_inner())
 }
 
-/// Asks the leader to take this node into the group, until it is in.
+/// Asks the leader to take this node, which others find at `address`, into the group, until it is in.
 pub(crate) async fn ask_to_join<O: Send + 'static>(
     raft: Raft<O>,
     node: u64,
@@ -177,8 +177,7 @@ pub(crate) async fn ask_to_join<O: Send + 'static>(
         return;
     };
     let master = Master::new(masters);
-    let own = config.peers.iter().find(|peer| peer.id == config.id);
-    let address = own.map_or(&address, |peer| &peer.address).to_string();
+    let address = address.to_string();
     while !raft.members().iter().any(|member| member.id == node) {
         let ask = || {
             let (mut admin, address) = (master.admin(), address.clone());

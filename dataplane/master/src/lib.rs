@@ -134,7 +134,10 @@ impl Master {
         metrics.register(registry);
         let metrics = Arc::new(metrics);
         let hub = Arc::new(Hub::new());
-        let peers = Arc::new(Peers::new(node, address.clone(), &data_dir));
+        // Where it listens may be every address of the machine: none by which others find it.
+        let own = config.peers.iter().find(|peer| peer.id == config.id);
+        let own = own.map_or_else(|| address.clone(), |peer| peer.address.clone());
+        let peers = Arc::new(Peers::new(node, own.clone(), &data_dir));
         let (machine, raft) = open_state(&config, arrival, hub.clone(), peers.clone()).await?;
         let configured = config.peers.iter();
         let configured = configured.map(|peer| (peer.id, peer.address.clone()));
@@ -143,7 +146,7 @@ impl Master {
         let backups = Backups::new(machine.clone(), data_dir.path())
             .context("cannot remove what a backup has left")?;
         if !node_id::founded(node) {
-            let joining = ask_to_join(raft.clone(), node, config.clone(), address.clone());
+            let joining = ask_to_join(raft.clone(), node, config.clone(), own);
             shutdown.spawn(joining);
         }
         let proposer = Arc::new(Proposer::new(raft));

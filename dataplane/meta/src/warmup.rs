@@ -59,6 +59,8 @@ pub struct WarmupEnd {
     pub files_failed: u64,
     /// The first of them, with the reasons.
     pub failures: Vec<(Bytes, String)>,
+    /// How many workers there were.
+    pub workers: u32,
 }
 
 /// A warm-up.

@@ -201,7 +201,14 @@ spec:
 
     /// Reads everything in a pod; how many bytes that are.
     pub(super) fn read_all(&self, claim: &str) -> anyhow::Result<u64> {
-        let pod = format!("{claim}-read-all");
+        let read = "find /data -type f -print0 | xargs -0 cat | wc -c";
+        let count = self.script(claim, &self.nodes[0], read)?;
+        count.trim().parse().context("wc counts")
+    }
+
+    /// Runs a line of shell in a pod of a node, with a claim at `/data`; what it printed.
+    pub(super) fn script(&self, claim: &str, node: &str, line: &str) -> anyhow::Result<String> {
+        let pod = format!("{claim}-script");
         self.kubectl.apply(&format!(
             r#"
 apiVersion: v1
@@ -209,11 +216,12 @@ kind: Pod
 metadata: {{name: {pod}, namespace: default}}
 spec:
   restartPolicy: Never
+  nodeName: {node}
   containers:
-  - name: reader
+  - name: script
     image: local/busybox:1
     imagePullPolicy: IfNotPresent
-    command: [sh, -c, "set -o pipefail; find /data -type f -print0 | xargs -0 cat | wc -c"]
+    command: [sh, -c, "set -eo pipefail; {line}"]
     volumeMounts: [{{name: data, mountPath: /data}}]
   volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
 "#
@@ -221,9 +229,9 @@ spec:
         let name = format!("pod/{pod}");
         self.kubectl
             .wait(&[&name], "jsonpath={.status.phase}=Succeeded", PATIENCE)?;
-        let count = self.kubectl.run(&["logs", &pod])?;
+        let said = self.kubectl.run(&["logs", &pod])?;
         self.delete("default", &[&name])?;
-        count.trim().parse().context("wc counts")
+        Ok(said)
     }
 
     /// Bytes that the workers of a cluster have had from the store since they started.

@@ -123,6 +123,7 @@ impl Warmups {
             };
             if let Some(end) = row.end {
                 answer.ended_ns = end.at_ns;
+                answer.workers = end.workers;
                 answer.progress = Some(ended(end));
             } else if let Some(told) = told.map(|task| task.told.lock()) {
                 answer.progress = Some(told.progress.clone());
@@ -318,7 +319,10 @@ impl Work {
         let tell = |progress: &mut Progress| self.tell(progress.take());
         let last = load.work(tell).await?.finish();
         self.tell(last);
-        let progress = self.told.lock().progress.clone();
+        let (progress, workers) = {
+            let told = self.told.lock();
+            (told.progress.clone(), told.workers as u32)
+        };
         let failures = progress.failures.into_iter();
         let mut end = WarmupEnd {
             at_ns: 0,
@@ -327,6 +331,7 @@ impl Work {
             files_done: progress.files_done,
             bytes_done: progress.bytes_done,
             files_failed: progress.files_failed,
+            workers,
             failures: failures
                 .map(|failure| (failure.path, failure.reason))
                 .collect(),
