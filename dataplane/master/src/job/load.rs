@@ -252,7 +252,9 @@ impl Running<'_> {
             self.pin(lane, item.file.id);
         } else {
             item.fault = Some((code, answer.reason));
-            if !code.is_transient() {
+            // A worker that is full says nothing of the others that are to have it, too.
+            let others = self.load.copies == Copies::All && code == Code::NoSpace;
+            if !code.is_transient() && !others {
                 return self.ended(item);
             }
         }

@@ -267,8 +267,9 @@ impl Work {
                 Ok(end) => end,
                 Err(error) => (failed(&self.row.spec.path, &error), true),
             };
-            // What is gone again after it was loaded would only push out the rest, unless its worker is gone.
-            let may_help = failed || self.workers() != before;
+            // Much that is gone again after it was loaded would only push out the rest. A little may be new.
+            let few = end.files_failed * 10 <= end.files_total;
+            let may_help = failed || few || self.workers() != before;
             if !may_help || attempt == ATTEMPTS || end.files_failed == 0 {
                 end.at_ns = now_ns();
                 return end;
@@ -375,7 +376,7 @@ impl Work {
         let Crew {
             namespace, fleet, ..
         } = &self.crew;
-        let missing = Mutex::new(Vec::new());
+        let missing = Mutex::new((0, 0, Vec::new()));
         in_batches(namespace, start, filter, async |files| {
             let files: Vec<File> = files.into_iter().filter(|file| file.size > 0).collect();
             let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
@@ -393,19 +394,25 @@ impl Work {
                 }
             }
             let gone = files.into_iter().filter(|file| there[&file.id].1 < wanted);
-            missing.lock().extend(gone);
+            let mut missing = missing.lock();
+            for file in gone {
+                missing.0 += 1;
+                missing.1 += file.size;
+                if missing.2.len() < TOLD {
+                    missing.2.push(file.id.ino);
+                }
+            }
             Ok(())
         })
         .await?;
-        for file in missing.into_inner() {
-            end.files_done = end.files_done.saturating_sub(1);
-            end.bytes_done = end.bytes_done.saturating_sub(file.size);
-            end.files_failed += 1;
-            if end.failures.len() < TOLD {
-                let path = namespace.meta().path(file.id.ino)?.unwrap_or_default();
-                let reason = "NoSpace: it was loaded and is no longer in the cache: give the workers larger tiers, or choose fewer files";
-                end.failures.push((path.into(), reason.to_owned()));
-            }
+        let (files, bytes, first) = missing.into_inner();
+        end.files_done = end.files_done.saturating_sub(files);
+        end.bytes_done = end.bytes_done.saturating_sub(bytes);
+        end.files_failed += files;
+        for ino in first {
+            let path = namespace.meta().path(ino)?.unwrap_or_default();
+            let reason = "NoSpace: it was loaded and is no longer in the cache: give the workers larger tiers, or choose fewer files";
+            end.failures.push((path.into(), reason.to_owned()));
         }
         Ok(())
     }
