@@ -210,7 +210,7 @@ spec:
     pub(super) fn script(&self, claim: &str, node: &str, line: &str) -> anyhow::Result<String> {
         let pod = format!("{claim}-script");
         self.kubectl.apply(&format!(
-            r#"
+            r"
 apiVersion: v1
 kind: Pod
 metadata: {{name: {pod}, namespace: default}}
@@ -221,10 +221,10 @@ spec:
   - name: script
     image: local/busybox:1
     imagePullPolicy: IfNotPresent
-    command: [sh, -c, "set -eo pipefail; {line}"]
+    command: [sh, -c, 'set -eo pipefail; {line}']
     volumeMounts: [{{name: data, mountPath: /data}}]
   volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
-"#
+"
         ))?;
         let name = format!("pod/{pod}");
         self.kubectl
