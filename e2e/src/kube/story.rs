@@ -58,7 +58,11 @@ fn rates(trial: &Trial) -> anyhow::Result<String> {
     };
     let pod = trial.script("story", node, &read("/data/big"))?;
     let disk = "/var/lib/forebay/native";
-    let make = format!("head -c {BIG} /dev/urandom > {disk}");
+    // In pieces as large as a fill's: the page cache is the faster for it.
+    let make = format!(
+        "busybox dd if=/dev/urandom of={disk} bs=8M count={} 2>/dev/null",
+        BIG >> 23
+    );
     let native = cluster.on_node(
         node,
         &format!(
