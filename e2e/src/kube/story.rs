@@ -49,14 +49,14 @@ fn rates(trial: &Trial) -> anyhow::Result<String> {
     };
     let node = &trial.nodes[0];
     // Time since the start of the machine, in hundredths of a second, before and after each group.
-    let read = |file: &str| {
+    let read = |dd: &str, file: &str| {
         let group = format!(
-            "for m in $(seq {READS}); do dd if={file} of=/dev/null bs=1M 2>/dev/null; done"
+            "for m in $(seq {READS}); do {dd} if={file} of=/dev/null bs=1M 2>/dev/null; done"
         );
         let now = "cut -f 1 -d \" \" /proc/uptime";
         format!("{now}; for n in $(seq {GROUPS}); do {group}; {now}; done")
     };
-    let pod = trial.script("story", node, &read("/data/big"))?;
+    let pod = trial.script("story", node, &read("dd", "/data/big"))?;
     let disk = "/var/lib/forebay/native";
     // In pieces as large as a fill's: the page cache is the faster for it.
     let make = format!(
@@ -65,10 +65,7 @@ fn rates(trial: &Trial) -> anyhow::Result<String> {
     );
     let native = cluster.on_node(
         node,
-        &format!(
-            "{make}; {}; rm {disk}",
-            read(disk).replace("do dd", "do busybox dd")
-        ),
+        &format!("{make}; {}; rm {disk}", read("busybox dd", disk)),
     )?;
     let [pod, native] = [rate(&pod)?, rate(&native)?];
     Ok(format!(

@@ -78,8 +78,10 @@ spec:
         more == 0,
         "{more} bytes were fetched by reading what was warm"
     );
-    let shown = kubectl.run(&["get", "dataset/warmup"])?;
-    ensure!(shown.contains("100%"), "not all cached: {shown}");
+    let shown = ["get", "dataset/warmup"];
+    kubectl.until("all is shown as cached", PATIENCE, &shown, |shown| {
+        shown.contains("100%")
+    })?;
     trial.delete(
         "default",
         &["warmup/warmup", "dataset/warmup", "cachecluster/warmup"],

@@ -19,4 +19,5 @@ pub mod schedule;
 pub mod view;
 pub mod volume;
 pub mod warmup;
+pub mod warmup_status;
 pub mod worker;

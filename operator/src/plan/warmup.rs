@@ -1,18 +1,16 @@
 //! A WarmupPolicy: when the masters are to run it, how far it is, and its end.
 
 use crate::plan::{
-    condition::{COMPLETE, DEGRADED, Finding, PROGRESSING, READY},
+    condition::{Finding, PROGRESSING, READY},
     dataset::LET_GO_AFTER,
     mount,
     name::{FINALIZER, Key, cluster_of, root, uid},
     schedule::Times,
     view::{Warmup, Warmups},
+    warmup_status::{current, findings, is_success},
 };
 use forebay_client::Error as CallError;
-use forebay_crds::{
-    ByteProgress, Dataset, FailedFile, FileProgress, Placement, RunStatus, WarmupPolicy,
-    WarmupPolicyStatus, WarmupPolicySummary,
-};
+use forebay_crds::{Dataset, Placement, WarmupPolicy, WarmupPolicyStatus, WarmupPolicySummary};
 use forebay_proto::v1;
 use forebay_types::Code;
 use k8s_openapi::{
@@ -111,8 +109,8 @@ pub struct Plan {
 
 /// A run by its name at the masters: `g3`, `g3-t1700000000` of a schedule, `g3-w4` on every node, when 4 workers served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
-    generation: i64,
+pub(super) struct Run {
+    pub(super) generation: i64,
     /// When the schedule has it, in seconds.
     time: Option<i64>,
     /// How many workers served, if it is for all of them: masters do not keep that when it has ended.
@@ -120,7 +118,7 @@ struct Run {
 }
 
 impl Run {
-    fn parse(name: &str) -> Option<Run> {
+    pub(super) fn parse(name: &str) -> Option<Run> {
         let mut parts = name.split('-');
         let mut run = Run {
             generation: parts.next()?.strip_prefix('g')?.parse().ok()?,
@@ -224,7 +222,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
 }
 
 /// When the masters were asked what the status is made of.
-fn seen(observed: &Observed<'_>) -> Timestamp {
+pub(super) fn seen(observed: &Observed<'_>) -> Timestamp {
     match observed.masters {
         Masters::Leading { seen, .. } => seen,
         Masters::Absent | Masters::Silent { .. } => observed.now,
@@ -232,11 +230,11 @@ fn seen(observed: &Observed<'_>) -> Timestamp {
 }
 
 /// The API server keeps whole seconds.
-fn whole(time: Timestamp) -> Timestamp {
+pub(super) fn whole(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-fn signed(time: Duration) -> SignedDuration {
+pub(super) fn signed(time: Duration) -> SignedDuration {
     SignedDuration::try_from(time).unwrap_or_default()
 }
 
@@ -246,12 +244,12 @@ fn left(then: Timestamp, now: Timestamp) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
-fn generation(observed: &Observed<'_>) -> i64 {
+pub(super) fn generation(observed: &Observed<'_>) -> i64 {
     observed.policy.metadata.generation.unwrap_or_default()
 }
 
 /// What the masters say of it.
-fn known<'a>(observed: &'a Observed<'_>) -> Option<&'a Warmup> {
+pub(super) fn known<'a>(observed: &'a Observed<'_>) -> Option<&'a Warmup> {
     match observed.masters {
         Masters::Leading {
             warmups: Warmups::Known(all),
@@ -262,7 +260,7 @@ fn known<'a>(observed: &'a Observed<'_>) -> Option<&'a Warmup> {
 }
 
 /// A run that was started after the masters were asked, and since when it runs.
-fn fresh(observed: &Observed<'_>) -> Option<(Run, Timestamp)> {
+pub(super) fn fresh(observed: &Observed<'_>) -> Option<(Run, Timestamp)> {
     let attempt = observed.attempt.filter(|a| a.failed.is_none())?;
     let Call::Start(request) = &attempt.call else {
         return None;
@@ -474,54 +472,6 @@ fn start(observed: &Observed<'_>, run: &Run) -> Call {
     }))
 }
 
-/// The run that is going on, else the last one.
-fn current(observed: &Observed<'_>) -> Option<RunStatus> {
-    if let Some((run, at)) = fresh(observed) {
-        return Some(RunStatus::begin(run.generation, Time(whole(at))));
-    }
-    let before = observed.policy.status.as_ref().and_then(|s| s.run.clone());
-    let Some(warmup) = known(observed) else {
-        return before;
-    };
-    let generation = Run::parse(&warmup.run).map_or(0, |run| run.generation);
-    let mut run = RunStatus::begin(generation, Time(whole(warmup.started)));
-    let progress = &warmup.progress;
-    run.completion_time = warmup.ended.map(|ended| Time(whole(ended)));
-    run.listed = progress.listed;
-    run.files = FileProgress {
-        total: progress.files_total,
-        done: progress.files_done.min(progress.files_total),
-        failed: progress.files_failed,
-    };
-    run.bytes = ByteProgress {
-        total: progress.bytes_total,
-        done: progress.bytes_done.min(progress.bytes_total),
-    };
-    let eta = warmup.eta.filter(|_| warmup.ended.is_none());
-    let end = eta.and_then(|eta| seen(observed).checked_add(signed(eta)).ok());
-    run.estimated_completion_time = end.map(|end| Time(whole(end)));
-    let dataset = Key::new(
-        observed.policy.namespace().unwrap_or_default(),
-        &observed.policy.spec.dataset_ref.name,
-    );
-    let below = format!("{}/", root(&dataset));
-    run.set_failed(progress.failures.iter().map(|failure| {
-        let path = String::from_utf8_lossy(&failure.path);
-        FailedFile {
-            path: path.strip_prefix(&below).unwrap_or(&path).to_owned(),
-            reason: failure.reason.clone(),
-        }
-    }));
-    Some(run)
-}
-
-fn is_success(run: &RunStatus) -> bool {
-    run.completion_time.is_some()
-        && run.listed
-        && run.files.failed == 0
-        && run.files.done == run.files.total
-}
-
 /// The reason that conditions give for a start that failed.
 fn reason(code: Code) -> &'static str {
     match code {
@@ -531,67 +481,6 @@ fn reason(code: Code) -> &'static str {
         Code::NotFound => "DatasetNotReady",
         _ => "StartFailed",
     }
-}
-
-fn findings(
-    observed: &Observed<'_>,
-    blocked: Option<(&'static str, String)>,
-    run: Option<&RunStatus>,
-    starting: bool,
-    next: Option<Timestamp>,
-) -> Vec<Finding> {
-    let scheduled = observed.policy.spec.schedule.is_some();
-    // Of an earlier generation it says nothing about what is wanted now; a schedule only promises the next run.
-    let run = run.filter(|run| scheduled || run.generation == generation(observed));
-    let running = run.filter(|run| run.completion_time.is_none());
-    let when = next.map(|next| format!("the next run is at {}", whole(next)));
-    let waits = blocked.as_ref().map(|(_, message)| message.clone());
-    let waits = waits.or(when).unwrap_or_default();
-    let counts = |run: &RunStatus| {
-        let more = if run.listed { "" } else { "more than " };
-        format!(
-            "{} of {more}{} files are in place",
-            run.files.done, run.files.total
-        )
-    };
-    let failed = |run: &RunStatus| {
-        let first = run.failed().first();
-        let first = first.map(|file| format!(": {}: {}", file.path, file.reason));
-        format!(
-            "{} files could not be brought{}; status.run.failed has the first of them",
-            run.files.failed,
-            first.unwrap_or_default()
-        )
-    };
-    let is_blocked = blocked.is_some();
-    let ready = match blocked {
-        Some((reason, message)) => Finding::no(READY, reason, message),
-        None if scheduled => Finding::yes(READY, "Scheduled", waits.clone()),
-        None => Finding::yes(READY, "Accepted", "the masters carry it out"),
-    };
-    let progressing = match running {
-        Some(run) => Finding::yes(PROGRESSING, "Running", counts(run)),
-        None if starting => Finding::yes(PROGRESSING, "Starting", "the masters are asked to start"),
-        None if is_blocked => Finding::no(PROGRESSING, "Waiting", waits.clone()),
-        None => Finding::no(PROGRESSING, "Settled", ""),
-    };
-    let complete = match run {
-        Some(run) if run.completion_time.is_none() => Finding::no(COMPLETE, "Running", counts(run)),
-        Some(run) if is_success(run) => Finding::yes(COMPLETE, "Succeeded", counts(run)),
-        Some(run) if run.files.failed > 0 => Finding::no(COMPLETE, "FilesFailed", failed(run)),
-        Some(run) => Finding::no(
-            COMPLETE,
-            "Incomplete",
-            format!("the run has ended, and only {}", counts(run)),
-        ),
-        None => Finding::no(COMPLETE, "Waiting", waits),
-    };
-    let degraded = match run {
-        Some(run) if run.files.failed > 0 => Finding::yes(DEGRADED, "FilesFailed", failed(run)),
-        _ if is_blocked => Finding::no(DEGRADED, "NotReady", ""),
-        _ => Finding::no(DEGRADED, "Healthy", ""),
-    };
-    vec![ready, progressing, complete, degraded]
 }
 
 /// It goes: the masters let go of what it pinned, if there is anybody to ask.

@@ -170,8 +170,12 @@ impl Warmups {
             };
             let turn = self.turn.clone();
             task.task.spawn(async move {
-                // The semaphore is never closed.
-                let _turn = turn.acquire().await;
+                // To let go of pins takes little, and is not to wait for hours of loading. The semaphore is never closed.
+                let _turn = if work.row.removed {
+                    None
+                } else {
+                    turn.acquire().await.ok()
+                };
                 work.carry_out().await;
             });
             running.insert(name, task);
@@ -261,7 +265,8 @@ impl Work {
 
     /// Loads until everything is there, or no more can be done.
     async fn run(&self) -> WarmupEnd {
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let before = self.workers();
             let (mut end, failed) = match self.attempt().await {
                 Ok(end) => end,
@@ -274,9 +279,9 @@ impl Work {
                 end.at_ns = now_ns();
                 return end;
             }
+            attempt += 1;
             sleep(PAUSE).await;
         }
-        unreachable!("attempts are counted")
     }
 
     fn workers(&self) -> BTreeSet<WorkerId> {

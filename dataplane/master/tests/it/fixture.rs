@@ -11,7 +11,7 @@ use forebay_proto::{
 };
 use forebay_service::{ByteSize, Shutdown};
 use forebay_types::{Address, Code, MountSpec};
-use forebay_ufs::UnderStore;
+use forebay_ufs::{UnderStore, memory::MemStore};
 use prometheus_client::registry::Registry;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -218,4 +218,18 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: 
         assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// `n` files of 10 bytes in directories of 100.
+pub(crate) fn store(n: usize) -> MemStore {
+    let store = MemStore::new();
+    for i in 0..n {
+        store.put(format!("d{}/f{i}", i / 100), "ten bytes!");
+    }
+    store
+}
+
+/// A master with that store at `/`.
+pub(crate) async fn cluster(store: &MemStore) -> Cluster {
+    Cluster::start(vec![("/", "never", Arc::new(store.clone()))]).await
 }

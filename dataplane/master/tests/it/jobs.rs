@@ -1,26 +1,13 @@
 //! Load, free, pin, location and report, with scripted workers.
 
 use crate::{
-    fixture::{Cluster, PATIENCE, eventually},
+    fixture::{Cluster, PATIENCE, cluster, eventually, store},
     worker::{Script, Worker},
 };
 use forebay_proto::{convert::code_of, v1};
 use forebay_types::Code;
-use forebay_ufs::memory::{MemStore, Operation};
+use forebay_ufs::memory::Operation;
 use std::{collections::BTreeSet, sync::Arc};
-
-/// `n` files of 10 bytes in directories of 100.
-fn store(n: usize) -> MemStore {
-    let store = MemStore::new();
-    for i in 0..n {
-        store.put(format!("d{}/f{i}", i / 100), "ten bytes!");
-    }
-    store
-}
-
-async fn cluster(store: &MemStore) -> Cluster {
-    Cluster::start(vec![("/", "never", Arc::new(store.clone()))]).await
-}
 
 fn request(path: &str, include: &[&str]) -> v1::LoadRequest {
     v1::LoadRequest {

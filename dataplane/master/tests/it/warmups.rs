@@ -1,28 +1,14 @@
 //! Warm-ups, with scripted workers.
 
 use crate::{
-    fixture::{Cluster, PATIENCE},
+    fixture::{Cluster, PATIENCE, cluster, eventually, store},
     worker::{Running, Script, Worker},
 };
 use forebay_proto::{convert::code_of, v1};
 use forebay_types::Code;
-use forebay_ufs::memory::MemStore;
 use std::{sync::Arc, time::Duration};
 
 type Warmup = v1::warmups_response::Warmup;
-
-/// Files of 10 bytes, 100 in a directory.
-fn store(n: usize) -> MemStore {
-    let store = MemStore::new();
-    for i in 0..n {
-        store.put(format!("d{}/f{i}", i / 100), "ten bytes!");
-    }
-    store
-}
-
-async fn cluster(store: &MemStore) -> Cluster {
-    Cluster::start(vec![("/", "never", Arc::new(store.clone()))]).await
-}
 
 async fn workers(cluster: &Cluster, ids: std::ops::RangeInclusive<u64>) -> Vec<Running> {
     let mut workers = Vec::new();
@@ -222,7 +208,7 @@ async fn pins_last_as_long_as_somebody_wants_them() {
     ended(&cluster, "a").await;
     assert_eq!(pinned(&worker), 200);
     remove(&cluster, "a").await;
-    let only_b = crate::fixture::eventually("pins are let go", || async { pinned(&worker) == 100 });
+    let only_b = eventually("pins are let go", || async { pinned(&worker) == 100 });
     only_b.await;
     let names = list(&cluster).await.into_iter().map(|w| w.name);
     assert_eq!(names.collect::<Vec<_>>(), ["b"]);
