@@ -32,15 +32,15 @@ struct Args {
 
 fn main() -> ExitCode {
     match run() {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("forebay-e2e: {error:#}");
+            eprintln!("forebay-e2e: error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> anyhow::Result<ExitCode> {
+fn run() -> anyhow::Result<()> {
     let args = Args::parse();
     clean_up_on_signals()?;
     let begun = Instant::now();
@@ -65,7 +65,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["SCENARIO", "MUST BE TRUE", "TOOK", "RESULT"]);
-    let mut failed = false;
+    let mut failed = None;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
         let begun = Instant::now();
@@ -74,24 +74,23 @@ fn run() -> anyhow::Result<ExitCode> {
         let said = match result {
             Ok(said) => format!("ok: {said}"),
             Err(error) => {
-                failed = true;
-                eprintln!("{}: {error:#}\n{}", scenario.name, trial.describe());
-                format!("FAILED: {error:#}")
+                eprintln!("{}", trial.describe());
+                let said = format!("FAILED: {error:#}");
+                failed = Some(error.context(format!("scenario {}", scenario.name)));
+                said
             }
         };
         println!("{} {took}: {said}", scenario.name);
         table.add_row([scenario.name, scenario.claim, &took, &said]);
-        if failed {
+        if failed.is_some() {
             // What is left of it would be in the way of the others.
             break;
         }
     }
     println!("{table}");
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    // The last line, after everything was taken down: what a person looks for.
+    drop(trial);
+    failed.map_or(Ok(()), Err)
 }
 
 fn default_dir() -> anyhow::Result<PathBuf> {

@@ -81,10 +81,11 @@ pub const SCENARIOS: &[Scenario] = &[
 /// Forebay on a cluster.
 pub struct Trial {
     pub(super) kubectl: Kubectl,
+    /// Let go before the cluster is taken down: what leads to it would complain.
+    pub(super) bucket: Bucket,
     /// Where nodes can be reached from outside.
     pub(super) throw_away: Option<ThrowAway>,
     pub(super) nodes: Vec<String>,
-    pub(super) bucket: Bucket,
 }
 
 impl Trial {
