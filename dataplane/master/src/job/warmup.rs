@@ -272,10 +272,13 @@ impl Work {
                 Ok(end) => end,
                 Err(error) => (failed(&self.row.spec.path, &error), true),
             };
+            // What was loaded without workers that come late after a change of the leader is not where it is read.
+            let moved = self.workers() != before;
             // Much that is gone again after it was loaded would only push out the rest. A little may be new.
             let few = end.files_failed * 10 <= end.files_total;
-            let may_help = failed || few || self.workers() != before;
-            if !may_help || attempt == ATTEMPTS || end.files_failed == 0 {
+            let complete = end.files_failed == 0;
+            let may_help = moved || (!complete && (failed || few));
+            if !may_help || attempt == ATTEMPTS {
                 end.at_ns = now_ns();
                 return end;
             }

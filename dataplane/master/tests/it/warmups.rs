@@ -7,6 +7,7 @@ use crate::{
 use forebay_proto::{convert::code_of, v1};
 use forebay_types::Code;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 type Warmup = v1::warmups_response::Warmup;
 
@@ -134,6 +135,37 @@ async fn a_run_goes_on_under_the_next_leader() {
     assert_eq!(list(&cluster).await[0].ended_ns, 0);
     let _worker = Worker::start(&cluster, 2, Script::default()).await;
     assert_eq!(files(&ended(&cluster, "w").await.1), [300, 300, 0]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_loaded_before_a_worker_came_is_brought_where_it_is_read() {
+    let store = store(300);
+    let cluster = cluster(&store).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let script = Script {
+        gate: Some(Arc::clone(&gate)),
+        ..Script::default()
+    };
+    let first = Worker::start(&cluster, 1, script).await;
+    start(&cluster, "w", "1", spec("/", 1, false)).await;
+    when(&cluster, "w", |w| {
+        w.progress.as_ref().is_some_and(|p| p.listed)
+    })
+    .await;
+    let late = Worker::start(&cluster, 2, Script::default()).await;
+    gate.close();
+    let (warmup, progress) = ended(&cluster, "w").await;
+    assert_eq!(files(&progress), [300, 300, 0]);
+    assert_eq!(warmup.workers, 2);
+    // A run with both from the beginning asks no worker for anything that it has not.
+    let had = [&first, &late].map(|worker| worker.loaded().len());
+    assert!(had[1] > 0, "{had:?}");
+    start(&cluster, "w", "2", spec("/", 1, false)).await;
+    when(&cluster, "w", |w| w.run == "2" && w.ended_ns != 0).await;
+    let keys = late.loaded();
+    let (before, again) = keys.split_at(had[1]);
+    assert!(again.iter().all(|key| before.contains(key)));
     cluster.stop().await;
 }
 

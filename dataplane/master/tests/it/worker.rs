@@ -12,7 +12,11 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
@@ -25,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) dies_after: Option<usize>,
     /// Takes files and never answers.
     pub(crate) silent: bool,
+    /// Answers when this is closed.
+    pub(crate) gate: Option<Arc<Semaphore>>,
     pub(crate) taken: usize,
     pub(crate) loaded: Vec<String>,
     /// The files of these, with their sizes.
@@ -156,6 +162,10 @@ impl WorkerData for Worker {
         let worker = self.clone();
         tokio::spawn(async move {
             let mut taken = 0;
+            let gate = worker.script.lock().unwrap().gate.clone();
+            if let Some(gate) = gate {
+                assert!(gate.acquire().await.is_err(), "it has no permits");
+            }
             while let Ok(Some(request)) = files.message().await {
                 taken += 1;
                 if worker
