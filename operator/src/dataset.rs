@@ -58,6 +58,7 @@ impl Datasets {
             labels.get(crate::plan::name::DATASET) == Some(&uid)
         };
         let claim = claim.filter(|claim| label(claim.labels()));
+        let others = self.world.others(&uid);
         let plan = dataset::plan(&Observed {
             dataset: &dataset,
             cluster: cluster.as_deref(),
@@ -77,6 +78,7 @@ impl Datasets {
             attempts: &attempts,
             volume: volume.as_deref(),
             claim: claim.as_deref(),
+            others: &others,
             now: clock::now(),
         });
         self.carry_out(&dataset, &key, &uid, watched.as_ref(), plan)

@@ -44,6 +44,26 @@ impl Informer<'_> {
         self.keep(events, shrink, changed)
     }
 
+    /// Keeps those objects that are wanted, where no selector can tell them from others.
+    pub(crate) fn selected<K>(
+        &self,
+        client: kube::Client,
+        wanted: fn(&K) -> bool,
+        shrink: fn(&mut K),
+        changed: impl Listener<K>,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let api: Api<DeserializeGuard<K>> = Api::all(client);
+        let events = watcher::watcher(api, watcher::Config::default());
+        let events = events.filter_map(move |event| async move {
+            let event = event.map(readable).transpose()?;
+            event.map(|event| select(event, wanted)).transpose()
+        });
+        self.keep(events, shrink, changed)
+    }
+
     /// Keeps metadata only.
     pub(crate) fn metadata<K>(
         &self,
@@ -127,6 +147,15 @@ fn readable<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) ->
         Event::InitApply(guard) => object(guard).map(Event::InitApply),
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
+    }
+}
+
+/// The event, if its object is wanted; one that is not any more is as good as gone.
+fn select<K>(event: Event<K>, wanted: fn(&K) -> bool) -> Option<Event<K>> {
+    match event {
+        Event::Apply(object) if !wanted(&object) => Some(Event::Delete(object)),
+        Event::InitApply(object) if !wanted(&object) => None,
+        event => Some(event),
     }
 }
 

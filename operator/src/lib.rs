@@ -27,6 +27,7 @@ pub mod plan;
 mod probe;
 mod secrets;
 mod status;
+mod user_claim;
 mod warmup;
 mod world;
 

@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     secrets::Secrets,
     status::Own,
+    user_claim::UserClaims,
     warmup::Warmups,
     world::{Queues, World},
 };
@@ -35,6 +36,8 @@ const CLUSTERS_AT_ONCE: u16 = 8;
 const DATASETS_AT_ONCE: u16 = 32;
 /// WarmupPolicies.
 const POLICIES_AT_ONCE: u16 = 32;
+/// Claims that users made.
+const CLAIMS_AT_ONCE: u16 = 32;
 
 /// How it runs.
 #[derive(Clone)]
@@ -148,10 +151,12 @@ impl Operator {
         let (clusters, clusters_due) = Queue::new();
         let (datasets, datasets_due) = Queue::new();
         let (policies, policies_due) = Queue::new();
+        let (claims, claims_due) = Queue::new();
         let queues = Queues {
             clusters,
             datasets,
             policies,
+            claims,
         };
         // Watches end last: plans that are being carried out look at them.
         let informer = Informer {
@@ -205,6 +210,12 @@ impl Operator {
             remembered: Mutex::default(),
             begun: clock::now(),
         });
+        let claim = Arc::new(UserClaims {
+            world: Arc::clone(&world),
+            applier: Arc::clone(&applier),
+            events: events.clone(),
+            told: Mutex::default(),
+        });
         let dataset = Arc::new(Datasets {
             world: Arc::clone(&world),
             applier,
@@ -251,6 +262,18 @@ impl Operator {
                 async move { warmup.reconcile(object).await }
             },
         );
-        futures::join!(clusters, datasets, policies);
+        let claims = controller::run(
+            "PersistentVolumeClaim",
+            CLAIMS_AT_ONCE,
+            world.claims.clone(),
+            claims_due,
+            Arc::clone(&self.metrics),
+            shutdown.clone(),
+            move |object| {
+                let claim = Arc::clone(&claim);
+                async move { claim.reconcile(object).await }
+            },
+        );
+        futures::join!(clusters, datasets, policies, claims);
     }
 }

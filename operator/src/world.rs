@@ -4,11 +4,13 @@ use crate::{
     controller::Queue,
     informer::{Informer, without_managed_fields},
     plan::{
+        dataset::Other,
         name::{
             CLUSTER, COMPONENT, DATASET, DATASET_NAME, DATASET_NAMESPACE, Key, MANAGED_BY, MANAGER,
-            cluster_of,
+            cluster_of, uid,
         },
         pod_seen::PodSeen,
+        user_claim, volume,
     },
 };
 use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
@@ -55,6 +57,8 @@ pub(crate) struct Queues {
     pub(crate) clusters: Queue<CacheCluster>,
     pub(crate) datasets: Queue<Dataset>,
     pub(crate) policies: Queue<WarmupPolicy>,
+    /// Those that users made.
+    pub(crate) claims: Queue<PersistentVolumeClaim>,
 }
 
 /// What makes an object another one for those that refer to it: its status does not.
@@ -89,12 +93,40 @@ impl World {
             let changed = move |policy: &WarmupPolicy| queue.push(&Key::of(policy));
             informer.objects(client.clone(), all(), without_managed_fields, changed)
         };
+        let of_cluster = |queues: &Queues| {
+            let queue = queues.clusters.clone();
+            move |meta: &ObjectMeta| {
+                if let Some(key) = cluster_key(meta) {
+                    queue.push(&key);
+                }
+            }
+        };
+        let of_dataset = |queues: &Queues| {
+            let (datasets, clusters) = (queues.datasets.clone(), of_cluster(queues));
+            move |meta: &ObjectMeta| match dataset_key(meta) {
+                Some(key) => datasets.push(&key),
+                None => clusters(meta),
+            }
+        };
+        let claims = {
+            let (queues, tell) = (queues.clone(), of_dataset(queues));
+            let changed = move |claim: &PersistentVolumeClaim| match user_claim::dataset_of(claim) {
+                Some(dataset) => {
+                    queues.claims.push(&Key::of(claim));
+                    queues.datasets.push(&dataset);
+                }
+                None => tell(claim.meta()),
+            };
+            // Those of users bear no label of ours.
+            informer.selected(client.clone(), concerns, without_managed_fields, changed)
+        };
         let datasets = {
             let (queues, versions) = (queues.clone(), Versions::default());
-            let policies = policies.clone();
+            let (policies, claims) = (policies.clone(), claims.clone());
             let changed = move |dataset: &Dataset| {
                 let key = Key::of(dataset);
                 queues.datasets.push(&key);
+                queues.claims_of(&claims, &key);
                 for policy in policies.state_filter(|policy| dataset_key_of(policy) == key) {
                     queues.policies.push(&Key::of(&*policy));
                 }
@@ -123,21 +155,6 @@ impl World {
             };
             informer.objects(client.clone(), all(), without_managed_fields, changed)
         };
-        let of_cluster = |queues: &Queues| {
-            let queue = queues.clusters.clone();
-            move |meta: &ObjectMeta| {
-                if let Some(key) = cluster_key(meta) {
-                    queue.push(&key);
-                }
-            }
-        };
-        let of_dataset = |queues: &Queues| {
-            let (datasets, clusters) = (queues.datasets.clone(), of_cluster(queues));
-            move |meta: &ObjectMeta| match dataset_key(meta) {
-                Some(key) => datasets.push(&key),
-                None => clusters(meta),
-            }
-        };
         World {
             stateful_sets: {
                 let tell = of_cluster(queues);
@@ -149,14 +166,14 @@ impl World {
                 let changed = move |set: &DaemonSet| tell(set.meta());
                 informer.objects(client.clone(), ours(), without_managed_fields, changed)
             },
-            claims: {
-                let tell = of_dataset(queues);
-                let changed = move |claim: &PersistentVolumeClaim| tell(claim.meta());
-                informer.objects(client.clone(), ours(), without_managed_fields, changed)
-            },
             volumes: {
-                let tell = of_dataset(queues);
-                let changed = move |volume: &PersistentVolume| tell(volume.meta());
+                let (queue, tell) = (queues.claims.clone(), of_dataset(queues));
+                let changed = move |volume: &PersistentVolume| {
+                    tell(volume.meta());
+                    if let Some(claim) = holder(volume) {
+                        queue.push(&claim);
+                    }
+                };
                 informer.objects(client.clone(), ours(), without_managed_fields, changed)
             },
             pods: {
@@ -180,6 +197,7 @@ impl World {
                     move |object: &PartialObjectMeta<PodDisruptionBudget>| tell(object.meta());
                 informer.metadata(client.clone(), ours(), changed)
             },
+            claims,
             clusters,
             datasets,
             policies,
@@ -237,6 +255,27 @@ impl World {
         self.datasets.state_filter(|d| cluster_of(d) == *cluster)
     }
 
+    /// The volumes of claims that users made of the Dataset with that uid.
+    pub(crate) fn others(&self, dataset: &str) -> Vec<Other> {
+        let own = volume::name(dataset);
+        let of = |volume: &PersistentVolume| {
+            volume
+                .labels()
+                .get(DATASET)
+                .is_some_and(|uid| uid == dataset)
+                && volume.name_any() != own
+        };
+        let others = self.volumes.state_filter(of).into_iter();
+        let others = others.map(|volume| {
+            let claim = holder(&volume).filter(|key| {
+                let claim = self.claims.get(&Ref::new(&key.name).within(&key.namespace));
+                claim.is_some_and(|claim| volume::name(&uid(&*claim)) == volume.name_any())
+            });
+            Other { volume, claim }
+        });
+        others.collect()
+    }
+
     /// WarmupPolicies of Datasets that refer to a cluster.
     pub(crate) fn warmers(&self, cluster: &Key) -> Vec<Arc<WarmupPolicy>> {
         self.policies.state_filter(|policy| {
@@ -266,6 +305,13 @@ impl World {
 }
 
 impl Queues {
+    /// Asks for a look at every claim that a user made of a Dataset.
+    fn claims_of(&self, claims: &Store<PersistentVolumeClaim>, dataset: &Key) {
+        for claim in claims.state_filter(|c| user_claim::dataset_of(c).as_ref() == Some(dataset)) {
+            self.claims.push(&Key::of(&*claim));
+        }
+    }
+
     /// Asks for a look at every Dataset that refers to a cluster.
     pub(crate) fn users(&self, datasets: &Store<Dataset>, cluster: &Key) {
         for dataset in datasets.state_filter(|d| cluster_of(d) == *cluster) {
@@ -280,6 +326,18 @@ fn dataset_key_of(policy: &WarmupPolicy) -> Key {
         policy.namespace().unwrap_or_default(),
         &policy.spec.dataset_ref.name,
     )
+}
+
+/// The claim that a volume is for.
+fn holder(volume: &PersistentVolume) -> Option<Key> {
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::new(claim.namespace.clone()?, claim.name.clone()?))
+}
+
+/// Claims that are ours, and those that users made of Datasets.
+fn concerns(claim: &PersistentVolumeClaim) -> bool {
+    let manager = claim.labels().get(MANAGED_BY);
+    manager.is_some_and(|manager| manager == MANAGER) || user_claim::dataset_of(claim).is_some()
 }
 
 fn meta<K>(store: &Store<K>, key: &Key) -> Option<ObjectMeta>

@@ -129,8 +129,8 @@ fn delete_claim(claim: &PersistentVolumeClaim) -> Option<Act> {
     claim.metadata.deletion_timestamp.is_none().then_some(act)
 }
 
-/// Where a volume leads cannot be changed.
-fn is(volume: &PersistentVolume, desired: &Value) -> bool {
+/// Whether a volume leads where it should: that cannot be changed.
+pub fn is(volume: &PersistentVolume, desired: &Value) -> bool {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     let attributes = csi.and_then(|csi| csi.volume_attributes.as_ref());
     let attributes = serde_json::to_value(attributes).unwrap_or_default();

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Masters that nobody could reach for so long do not keep a Dataset from going.
 pub const LET_GO_AFTER: SignedDuration = SignedDuration::from_secs(60);
@@ -40,8 +40,19 @@ pub struct Observed<'a> {
     pub volume: Option<&'a PersistentVolume>,
     /// Its claim.
     pub claim: Option<&'a PersistentVolumeClaim>,
+    /// The volumes of claims that users made, each with its claim if that is still there.
+    pub others: &'a [Other],
     /// The time.
     pub now: Timestamp,
+}
+
+/// The volume of a claim that a user made.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// The volume.
+    pub volume: Arc<PersistentVolume>,
+    /// The claim that it was made for.
+    pub claim: Option<Key>,
 }
 
 /// What is known of the masters.
@@ -105,10 +116,23 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         Masters::Leading { usage, .. } => Some(usage),
         Masters::Silent { .. } => None,
     };
-    Plan {
+    let mut plan = Plan {
         figures: dataset_status::figures(observed.dataset, usage),
         ..decide(observed)
-    }
+    };
+    plan.volume.extend(unclaimed(observed.others));
+    plan
+}
+
+/// Volumes whose claim is gone go, too.
+fn unclaimed(others: &[Other]) -> impl Iterator<Item = claim::Act> {
+    let gone = others.iter().filter(|other| other.claim.is_none());
+    gone.flat_map(|other| {
+        claim::dismantle(&Seen {
+            volume: Some(&other.volume),
+            claim: None,
+        })
+    })
 }
 
 fn decide(observed: &Observed<'_>) -> Plan {
@@ -168,17 +192,10 @@ fn granted(observed: &Observed<'_>, cluster: &CacheCluster) -> bool {
         || observed.claim.is_some()
 }
 
-fn claimant(dataset: &Dataset) -> Claimant {
-    Claimant {
-        claim: Key::of(dataset),
-        handle: uid(dataset),
-    }
-}
-
 fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
     let dataset = observed.dataset;
     let (key, uid, names) = (Key::of(dataset), uid(dataset), Names::of(cluster));
-    let desired = volume::volume(&key, &uid, &names, &claimant(dataset));
+    let desired = volume::volume(&key, &uid, &names, &Claimant::own(&key, &uid));
     let seen = Seen {
         volume: observed.volume,
         claim: observed.claim,
@@ -435,6 +452,19 @@ fn leave(observed: &Observed<'_>) -> Plan {
             volume: acts,
             ..stays(what)
         };
+    }
+    if !observed.others.is_empty() {
+        let claims = observed.others.iter().filter_map(|o| o.claim.as_ref());
+        let mut claims: Vec<String> = claims.map(Key::to_string).collect();
+        claims.sort();
+        let what = match claims.as_slice() {
+            [] => "volumes of claims that are gone are to go".to_owned(),
+            claims => format!(
+                "it is used by PersistentVolumeClaim {}: it goes when they are deleted",
+                claims.join(", ")
+            ),
+        };
+        return stays(what);
     }
     let gone = |note| Plan {
         finalizer: false,

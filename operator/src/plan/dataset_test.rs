@@ -57,7 +57,12 @@ fn claim(phase: &str) -> PersistentVolumeClaim {
 
 fn volume(holder: &str) -> PersistentVolume {
     let names = Names::of(&cluster("ns", &[]));
-    let mut volume = volume::volume(&Key::new("ns", "d"), "D", &names, &claimant(&one()));
+    let mut volume = volume::volume(
+        &Key::new("ns", "d"),
+        "D",
+        &names,
+        &Claimant::own(&Key::new("ns", "d"), "D"),
+    );
     volume["spec"]["claimRef"]["uid"] = json!(holder);
     serde_json::from_value(volume).unwrap()
 }
@@ -87,6 +92,7 @@ struct Case {
     attempts: BTreeMap<String, Attempt>,
     volume: Option<PersistentVolume>,
     claim: Option<PersistentVolumeClaim>,
+    others: Vec<Other>,
     now: i64,
 }
 
@@ -103,6 +109,7 @@ impl Default for Case {
             attempts: BTreeMap::new(),
             volume: Some(volume("P")),
             claim: Some(claim("Bound")),
+            others: Vec::new(),
             now: 1000,
         }
     }
@@ -129,6 +136,7 @@ impl Case {
             attempts: &self.attempts,
             volume: self.volume.as_ref(),
             claim: self.claim.as_ref(),
+            others: &self.others,
             now: at(self.now),
         })
     }
@@ -518,4 +526,50 @@ fn it_is_let_go_when_nobody_can_unmount_it() {
     };
     running.attempts.insert("/ns/d".into(), attempt);
     assert!(running.without_volume().deleted().plan().finalizer);
+}
+
+fn other(uid: &str, claim: Option<&str>) -> Other {
+    let names = Names::of(&cluster("ns", &[]));
+    let claimant = Claimant {
+        handle: uid.to_owned(),
+        ..Claimant::own(&Key::new("team", "mine"), uid)
+    };
+    let mut volume = volume::volume(&Key::new("ns", "d"), "D", &names, &claimant);
+    volume["metadata"]["uid"] = json!(format!("V{uid}"));
+    Other {
+        volume: Arc::new(serde_json::from_value(volume).unwrap()),
+        claim: claim.map(|name| Key::new("team", name)),
+    }
+}
+
+#[test]
+fn volumes_go_with_the_claims_that_users_made() {
+    let case = Case {
+        others: vec![other("A", Some("mine")), other("B", None)],
+        ..Case::default()
+    };
+    let gone = claim::Act::DeleteVolume("forebay-B".to_owned(), "VB".to_owned());
+    assert_eq!(case.plan().volume, std::slice::from_ref(&gone));
+    let mut going = dataset(&json!([{"uri": "s3://b"}]));
+    going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        at(900),
+    ));
+    let case = Case {
+        dataset: going,
+        volume: None,
+        claim: None,
+        ..case
+    };
+    let plan = case.plan();
+    assert!(plan.finalizer && plan.calls.is_empty(), "in use");
+    assert_eq!(plan.volume, [gone]);
+    assert_eq!(
+        plan.findings[0].message,
+        "it is used by PersistentVolumeClaim team/mine: it goes when they are deleted"
+    );
+    let case = Case {
+        others: Vec::new(),
+        ..case
+    };
+    assert_eq!(case.plan().calls, [Call::Unmount("/ns/d".to_owned())]);
 }

@@ -16,6 +16,7 @@ pub mod name;
 pub mod pod;
 pub mod pod_seen;
 pub mod schedule;
+pub mod user_claim;
 pub mod view;
 pub mod volume;
 pub mod warmup;

@@ -1,4 +1,4 @@
-//! The volume of a Dataset: a PersistentVolume, and the claim with the Dataset's name.
+//! The volumes of a Dataset: PersistentVolumes, and the claim with the Dataset's name.
 
 use crate::plan::name::{
     DATASET, DATASET_NAME, DATASET_NAMESPACE, DRIVER, Key, MANAGED_BY, MANAGER, Names, owner, root,
@@ -9,13 +9,35 @@ use serde_json::{Value, json};
 /// A volume has to have a size, and nothing goes by it; small, since it counts in quotas.
 const SIZE: &str = "1Mi";
 
-/// Who claims a Dataset.
+/// Who claims a Dataset, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// The claim.
     pub claim: Key,
+    /// Its uid, if no other claim of the name is to have the volume.
+    pub uid: Option<String>,
     /// Tells the volume from others; opaque.
     pub handle: String,
+    /// The directory of the Dataset that it shows; none: all.
+    pub sub_path: Option<String>,
+    /// What the claim says of storage, for the volume to satisfy it: its class …
+    pub class: String,
+    /// … and its size.
+    pub size: String,
+}
+
+impl Claimant {
+    /// The claim with the Dataset's name.
+    pub fn own(dataset: &Key, uid: &str) -> Claimant {
+        Claimant {
+            claim: dataset.clone(),
+            uid: None,
+            handle: uid.to_owned(),
+            sub_path: None,
+            class: String::new(),
+            size: SIZE.to_owned(),
+        }
+    }
 }
 
 /// Name of the PersistentVolume with a handle.
@@ -31,31 +53,39 @@ pub fn volume(dataset: &Key, uid: &str, cluster: &Names, claimant: &Claimant) ->
         (DATASET_NAMESPACE, &dataset.namespace),
         (DATASET_NAME, &dataset.name),
     ];
+    let mut claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": claimant.claim.namespace,
+        "name": claimant.claim.name,
+    });
+    if let Some(uid) = &claimant.uid {
+        claim["uid"] = json!(uid);
+    }
+    let mut attributes = json!({
+        "cluster": cluster.uid,
+        "masters": cluster.addresses().join(","),
+        "path": root(dataset),
+    });
+    if let Some(path) = &claimant.sub_path {
+        attributes["subPath"] = json!(path);
+    }
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": name(&claimant.handle), "labels": texts(&labels)},
         "spec": {
-            "capacity": {"storage": SIZE},
+            "capacity": {"storage": claimant.size},
             "accessModes": ["ReadOnlyMany"],
             "volumeMode": "Filesystem",
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": claimant.claim.namespace,
-                "name": claimant.claim.name,
-            },
+            "storageClassName": claimant.class,
+            "claimRef": claim,
             "csi": {
                 "driver": DRIVER,
                 "volumeHandle": claimant.handle,
                 "readOnly": true,
-                "volumeAttributes": {
-                    "cluster": cluster.uid,
-                    "masters": cluster.addresses().join(","),
-                    "path": root(dataset),
-                },
+                "volumeAttributes": attributes,
             },
         },
     })
