@@ -10,7 +10,9 @@ use crate::{
     plan::{
         cluster::{self, Observed, Plan},
         condition,
+        erase::ERASER,
         name::{CLUSTER, COMPONENT, GROUP, Key, MANAGED_BY, MANAGER, Names, owner, uid},
+        worker::WORKER,
     },
     secrets::{Secrets, Seen, User},
     status::Own,
@@ -20,7 +22,10 @@ use forebay_crds::{CacheCluster, ObjectRef};
 use forebay_seal::SealKey;
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{PersistentVolumeClaim, Secret},
+    api::{
+        apps::v1::{DaemonSet, StatefulSet},
+        core::v1::{PersistentVolumeClaim, Secret},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, ResourceExt, api::PostParams, runtime::reflector::ObjectRef as Ref};
@@ -76,34 +81,40 @@ impl Clusters {
                 _ => None,
             },
             masters: seen.masters.as_deref(),
-            workers: seen
-                .workers
-                .iter()
-                .map(|(name, set)| (name.clone(), &**set))
-                .collect(),
+            workers: by_group(&seen.workers),
+            erasers: by_group(&seen.erasers),
             pods: seen.pods.iter().map(|pod| &**pod).collect(),
             claims: seen.claims.iter().map(|claim| &**claim).collect(),
             not_grown: not_grown.as_deref(),
             not_applied: unsealed(&seal, &seal_key),
+            refused: false,
             view: &view,
             image: &self.image,
+            now: clock::now(),
         };
         let mut plan = cluster::plan(&observed);
+        let mut done = Ok(());
+        if plan.finalizer {
+            done = self.carry_out(&cluster, &plan, &seal, &masters).await;
+            if let Err(error) = &done
+                && error.is_refusal()
+            {
+                observed.not_applied = Some((error.reason(), error.to_string()));
+                observed.refused = true;
+                plan = cluster::plan(&observed);
+            }
+        }
+        if let Some((reason, note)) = &plan.note {
+            self.events.tell(&*cluster, false, reason, note).await;
+        }
         if !plan.finalizer {
             self.secrets.refer(&user, &BTreeSet::new());
             self.not_grown.lock().remove(&names.uid);
             self.own.finalizer(&*cluster, false).await?;
             return Ok(None);
         }
-        let done = self.carry_out(&cluster, &plan, &seal, &masters).await;
-        if let Err(error) = &done
-            && error.is_refusal()
-        {
-            observed.not_applied = Some((error.reason(), error.to_string()));
-            plan = cluster::plan(&observed);
-        }
         self.tell(&cluster, &mut plan).await?;
-        done.map(|()| plan.step.map(|_| SOON))
+        done.map(|()| plan.step.map(|_| SOON).or(plan.again))
     }
 
     async fn carry_out(
@@ -245,8 +256,9 @@ impl Clusters {
 /// What belongs to a cluster, as it was last heard of.
 struct Gathered {
     datasets: BTreeSet<Key>,
-    masters: Option<Arc<k8s_openapi::api::apps::v1::StatefulSet>>,
-    workers: BTreeMap<String, Arc<k8s_openapi::api::apps::v1::DaemonSet>>,
+    masters: Option<Arc<StatefulSet>>,
+    workers: BTreeMap<String, Arc<DaemonSet>>,
+    erasers: BTreeMap<String, Arc<DaemonSet>>,
     pods: Vec<Arc<crate::plan::pod_seen::PodSeen>>,
     claims: Vec<Arc<PersistentVolumeClaim>>,
 }
@@ -260,17 +272,31 @@ impl Gathered {
         let set = Ref::new(&names.master()).within(&names.key.namespace);
         let masters = world.stateful_sets.get(&set);
         let sets = world.daemon_sets.state_filter(|set| labelled(set.labels()));
-        let group = |set: &Arc<k8s_openapi::api::apps::v1::DaemonSet>| {
-            set.labels().get(GROUP).cloned().unwrap_or_default()
+        let of = |component: &str| {
+            let sets = sets.iter().filter(|set| {
+                let label = set.labels().get(COMPONENT);
+                label.is_some_and(|label| label == component)
+            });
+            let named = sets.map(|set| {
+                let group = set.labels().get(GROUP).cloned();
+                (group.unwrap_or_default(), Arc::clone(set))
+            });
+            named.collect()
         };
         Gathered {
             datasets: world.dataset_keys(),
             masters: masters.filter(|set| labelled(set.labels())),
-            workers: sets.into_iter().map(|set| (group(&set), set)).collect(),
+            workers: of(WORKER),
+            erasers: of(ERASER),
             pods: world.pods.state_filter(|pod| labelled(pod.labels())),
             claims: world.claims.state_filter(|claim| labelled(claim.labels())),
         }
     }
+}
+
+fn by_group(sets: &BTreeMap<String, Arc<DaemonSet>>) -> BTreeMap<String, &DaemonSet> {
+    let sets = sets.iter();
+    sets.map(|(name, set)| (name.clone(), &**set)).collect()
 }
 
 /// Why there is no key of credentials.

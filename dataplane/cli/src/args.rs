@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Look into a master's journal
     Journal(JournalArgs),
+    /// Remove what a worker that has ended left on a disk
+    Erase(EraseArgs),
     /// The masters: who leads, who belongs to them
     Quorum(QuorumArgs),
     /// Measure a running cluster
@@ -52,6 +54,16 @@ pub(crate) struct BackupArgs {
     /// Where the backup goes; made if it is missing
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct EraseArgs {
+    /// Directories that were given to a worker; refused if anything else is in them
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Then stay until SIGTERM comes: for a container that would be started again
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Args)]

@@ -10,6 +10,7 @@ mod bench;
 mod cluster;
 mod daemon;
 mod duration_arg;
+mod erase;
 mod failure;
 mod fs;
 mod local;
@@ -102,6 +103,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Journal(args) => match &args.command {
                 JournalCommand::Dump(args) => backup::dump(args),
             },
+            Command::Erase(args) => erase::run(args).await,
             Command::Quorum(args) => quorum::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
         }

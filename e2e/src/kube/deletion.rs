@@ -60,6 +60,9 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
             for node in &trial.nodes {
                 let mounts =
                     cluster.on_node(node, "grep -c fuse.forebay /proc/self/mountinfo || true")?;
+                let disk = cluster
+                    .on_node(node, "ls /var/lib/forebay /run/forebay | grep -- - || true")?;
+                ensure!(disk.is_empty(), "the disk of {node} still has {disk}");
                 ensure!(
                     mounts.trim() == "0",
                     "{node} has {} mounts left",

@@ -1,7 +1,9 @@
 //! Forebay on a real Kubernetes cluster: a throw-away one of this machine, or one that is there.
 
 mod bucket;
+mod claims;
 mod deletion;
+mod edits;
 mod faults;
 mod kubectl;
 mod masters;

@@ -2,11 +2,15 @@
 
 use super::Kubectl;
 use anyhow::ensure;
-use std::time::Duration;
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-/// Reads everything again and again; says FAILED when something does not work, and `round N` after each time.
+/// Reads everything again and again, but for what comes and goes meanwhile; says FAILED when something does not work,
+/// and `round N` after each time.
 const LOOP: &str = r#"n=0; while :; do
-  find /data -type f -print0 | xargs -0 cat > /dev/null || echo FAILED cat
+  find /data -type f ! -path "/data/passing/*" -print0 | xargs -0 cat > /dev/null || echo FAILED cat
   sha256sum /data/big | grep -q "$BIG" || echo FAILED sum
   n=$((n+1)); echo round $n; sleep 0.1; done"#;
 
@@ -96,6 +100,24 @@ spec:
             "f",
         ];
         self.kubectl.run(&args)
+    }
+
+    /// Waits until it sees the right files.
+    pub(super) fn sees_within(
+        &self,
+        limit: Duration,
+        right: impl Fn(&[&str]) -> bool,
+    ) -> anyhow::Result<()> {
+        let what = format!("pod {} sees the right files", self.name);
+        let end = Instant::now() + limit;
+        loop {
+            let seen = self.sees()?;
+            if right(&seen.lines().collect::<Vec<_>>()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "not within {limit:?}: {what}: {seen}");
+            sleep(Duration::from_millis(500));
+        }
     }
 
     /// Deletes it; returns when it is gone.

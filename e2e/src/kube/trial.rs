@@ -3,7 +3,7 @@
 use super::{
     Kubectl, ThrowAway,
     bucket::{self, Bucket},
-    deletion, faults, masters, node_loss, outage,
+    claims, deletion, edits, faults, masters, node_loss, outage,
     reader::Reader,
     secrets, story, tenants, upgrade, warmup,
 };
@@ -40,6 +40,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "tenants",
         claim: "two tenants of one cluster do not see each other's data",
         run: tenants::run,
+    },
+    Scenario {
+        name: "claims",
+        claim: "claims that users make show what they may see, and keep the Dataset",
+        run: claims::run,
+    },
+    Scenario {
+        name: "edits",
+        claim: "a Dataset is edited while pods read: no read error",
+        run: edits::run,
     },
     Scenario {
         name: "faults",
@@ -119,9 +129,9 @@ impl Trial {
         kubectl.apply(&secret)?;
         Ok(Trial {
             kubectl,
+            bucket,
             throw_away,
             nodes,
-            bucket,
         })
     }
 

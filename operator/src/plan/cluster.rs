@@ -2,7 +2,8 @@
 
 use crate::plan::{
     cluster_status::{self, Facts},
-    condition::{DELETION_BLOCKED, Finding},
+    condition::{DEGRADED, DELETION_BLOCKED, Finding, PROGRESSING, READY},
+    erase::{self, Progress},
     master,
     membership::{self, Membership, Step},
     mount,
@@ -13,13 +14,19 @@ use crate::plan::{
 };
 use forebay_crds::{CacheCluster, CacheClusterStatus, ObjectRef, Quantity};
 use forebay_types::MountSpec;
-use k8s_openapi::api::{
-    apps::v1::{DaemonSet, StatefulSet},
-    core::v1::PersistentVolumeClaim,
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, StatefulSet},
+        core::v1::PersistentVolumeClaim,
+    },
+    jiff::Timestamp,
 };
 use kube::ResourceExt;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What was observed.
 pub struct Observed<'a> {
@@ -35,6 +42,8 @@ pub struct Observed<'a> {
     pub masters: Option<&'a StatefulSet>,
     /// Its DaemonSets, by the name of the group.
     pub workers: BTreeMap<String, &'a DaemonSet>,
+    /// What erases what they leave, by the name of the group.
+    pub erasers: BTreeMap<String, &'a DaemonSet>,
     /// Its pods.
     pub pods: Vec<&'a PodSeen>,
     /// Claims of its masters.
@@ -43,10 +52,14 @@ pub struct Observed<'a> {
     pub not_grown: Option<&'a str>,
     /// Why objects could not be applied, as the API server said last: reason and message.
     pub not_applied: Option<(&'static str, String)>,
+    /// Whether it has just refused what the plan was to apply.
+    pub refused: bool,
     /// What the masters say.
     pub view: &'a View,
     /// The image, unless the specification names one.
     pub image: &'a str,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// What is to be done.
@@ -66,17 +79,24 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// The rest of the status.
     pub status: CacheClusterStatus,
+    /// When to look again, if nothing happens before.
+    pub again: Option<Duration>,
+    /// To be told as an event beside the conditions: reason and message.
+    pub note: Option<(&'static str, String)>,
 }
 
 /// Decides.
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let cluster = observed.cluster;
     let deleting = cluster.metadata.deletion_timestamp.is_some();
-    if deleting && observed.users.is_empty() {
-        // The rest goes with it: everything has it as its owner.
+    let ours = cluster.finalizers().iter().any(|f| f == FINALIZER);
+    if deleting && !ours {
         return Plan::default();
     }
-    let finalizer = !deleting || cluster.finalizers().iter().any(|f| f == FINALIZER);
+    // Once it has begun to go, a Dataset that comes is too late.
+    if deleting && (observed.users.is_empty() || !observed.erasers.is_empty()) {
+        return leave(observed);
+    }
     let wanted = cluster.spec.masters.replicas;
     let have = observed.masters.and_then(|set| set.spec.as_ref()?.replicas);
     let have = have.and_then(|replicas| u32::try_from(replicas).ok());
@@ -92,19 +112,67 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         .seal
         .map(|seal| objects(observed, &membership, seal));
     Plan {
-        finalizer,
+        finalizer: true,
         apply,
         grow: grow(observed),
         step: membership.step,
         unmount: orphans(observed),
         findings,
         status,
+        ..Plan::default()
     }
+}
+
+/// It goes: masters and workers, then what these leave on the disks of nodes, then the finalizer. The rest goes with it:
+/// everything has it as its owner.
+fn leave(observed: &Observed<'_>) -> Plan {
+    let cluster = observed.cluster;
+    let left = format!(
+        "what workers had below hostPath is still there, in directories named {}",
+        Names::of(cluster).uid
+    );
+    let let_go = |why: String| Plan {
+        note: Some(("NotErased", format!("{why}: {left}"))),
+        ..Plan::default()
+    };
+    // In a namespace that goes, too, nothing can be made.
+    if let Some((_, why)) = &observed.not_applied
+        && observed.refused
+        && observed.erasers.is_empty()
+    {
+        return let_go(why.clone());
+    }
+    let rest = match erase::progress(cluster, &observed.erasers, observed.now) {
+        Progress::Done => return Plan::default(),
+        Progress::LetGo(nodes) => {
+            let limit = erase::LET_GO_AFTER.as_secs();
+            return let_go(format!("{nodes} nodes have not answered within {limit} s"));
+        }
+        Progress::Going(rest) => rest,
+    };
+    let what = "the disks of its nodes are being erased";
+    Plan {
+        finalizer: true,
+        apply: Some(erase::objects(cluster, image(observed))),
+        findings: vec![
+            Finding::no(READY, "Erasing", what),
+            Finding::yes(PROGRESSING, "Erasing", what),
+            Finding::no(DEGRADED, "NotReady", ""),
+        ],
+        status: cluster.status.clone().unwrap_or_default(),
+        again: Some(rest),
+        ..Plan::default()
+    }
+}
+
+fn image<'a>(observed: &Observed<'a>) -> &'a str {
+    let own = observed.cluster.spec.image.as_deref();
+    own.unwrap_or(observed.image)
 }
 
 fn objects(observed: &Observed<'_>, membership: &Membership, seal: &str) -> Vec<Value> {
     let cluster = observed.cluster;
-    let image = cluster.spec.image.as_deref().unwrap_or(observed.image);
+    let image = image(observed);
     let size = template_size(observed.masters);
     let size = size.unwrap_or_else(|| cluster.spec.masters.storage.size.to_string());
     let mut objects = master::objects(cluster, image, membership.replicas, &size);

@@ -7,6 +7,7 @@ use crate::plan::{
 };
 use k8s_openapi::{
     api::{core::v1::ConfigMap, core::v1::Service, policy::v1::PodDisruptionBudget},
+    apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -55,6 +56,8 @@ struct Case {
     view: View,
     masters: Option<StatefulSet>,
     daemons: BTreeMap<String, DaemonSet>,
+    erasers: BTreeMap<String, DaemonSet>,
+    refused: bool,
     pods: Vec<PodSeen>,
     claims: Vec<PersistentVolumeClaim>,
 }
@@ -107,6 +110,8 @@ impl Default for Case {
                 ("memory".to_owned(), daemon(0)),
             ]
             .into(),
+            erasers: BTreeMap::new(),
+            refused: false,
             pods: vec![
                 pod("w1", "worker", &json!({"podIP": "10.0.0.1"})),
                 pod("w2", "worker", &json!({"podIP": "10.0.0.2"})),
@@ -125,12 +130,15 @@ impl Case {
             seal: Some("S"),
             masters: self.masters.as_ref(),
             workers: self.daemons.iter().map(|(k, v)| (k.clone(), v)).collect(),
+            erasers: self.erasers.iter().map(|(k, v)| (k.clone(), v)).collect(),
             pods: self.pods.iter().collect(),
             claims: self.claims.iter().collect(),
             not_grown: None,
-            not_applied: None,
+            not_applied: self.refused.then(|| ("Forbidden", "not here".to_owned())),
+            refused: self.refused,
             view: &self.view,
             image: "forebay:1",
+            now: Timestamp::from_second(1000).unwrap(),
         })
     }
 
@@ -268,7 +276,47 @@ fn a_cluster_in_use_stays() {
     // Nobody is asked: whether masters are there does not count.
     let mut free = Case::default().deleted();
     free.view = View::default();
+    free.erasers = [("gpu".to_owned(), free.daemons["memory"].clone())].into();
     assert!(!free.plan().finalizer);
+}
+
+#[test]
+fn a_cluster_that_goes_erases_the_disks_of_nodes_before() {
+    let mut case = Case::default().deleted();
+    let plan = case.plan();
+    assert!(plan.finalizer && plan.again.is_some());
+    let applied = kept(&plan.apply.unwrap());
+    let eraser = ("DaemonSet".to_owned(), "demo-eraser-gpu".to_owned());
+    assert_eq!(applied, [eraser].into(), "all else goes");
+    let mut set = case.daemons["gpu"].clone();
+    set.metadata.creation_timestamp = Some(Time(Timestamp::from_second(990).unwrap()));
+    set.status.as_mut().unwrap().number_ready = 1;
+    case.erasers = [("gpu".to_owned(), set.clone())].into();
+    // A Dataset that comes now is too late.
+    case.users = vec![ObjectRef {
+        namespace: "a".into(),
+        name: "b".into(),
+    }];
+    assert_eq!(case.plan().again, Some(Duration::from_secs(50)));
+    set.metadata.creation_timestamp = Some(Time(Timestamp::from_second(900).unwrap()));
+    case.erasers = [("gpu".to_owned(), set)].into();
+    let plan = case.plan();
+    let (reason, note) = plan.note.unwrap();
+    assert!(!plan.finalizer && reason == "NotErased", "{note}");
+    assert!(
+        note.starts_with("1 nodes have not answered within 60 s"),
+        "{note}"
+    );
+}
+
+#[test]
+fn what_cannot_be_erased_does_not_keep_a_cluster() {
+    let mut case = Case::default().deleted();
+    case.refused = true;
+    let plan = case.plan();
+    assert!(!plan.finalizer);
+    let (_, note) = plan.note.unwrap();
+    assert!(note.starts_with("not here: what workers had"), "{note}");
 }
 
 #[test]

@@ -129,6 +129,11 @@ impl Names {
         format!("{}-worker-{group}", self.key.name)
     }
 
+    /// DaemonSet that erases what a group of workers leaves.
+    pub fn eraser(&self, group: &str) -> String {
+        format!("{}-eraser-{group}", self.key.name)
+    }
+
     /// The Secret with the key of credentials.
     pub fn seal(&self) -> String {
         format!("{}-seal", self.key.name)
