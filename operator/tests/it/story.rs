@@ -24,7 +24,7 @@ spec:
   workers:
   - name: default
     tiers:
-    - {medium: SSD, quota: 64Mi, hostPath: /var/lib/forebay}
+    - {medium: SSD, quota: 64Mi, emptyDir: {}}
 ";
 
 async fn until<K>(api: &Api<K>, name: &str, what: &str, met: impl Fn(Option<&K>) -> bool)
@@ -511,5 +511,61 @@ async fn masters_come_and_go() {
     server.kubectl(&["scale", "cc", "demo", "--replicas=1"]);
     until(&sets, "demo-master", "one", replicas(1)).await;
     until(&clusters, "demo", "one that serves", ready(1)).await;
+    shutdown.finish().await;
+}
+
+/// Larger volumes are asked for in the claims that are there.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs kube-apiserver"]
+async fn volumes_of_masters_grow() {
+    let server = ApiServer::start().await;
+    let admin = server.client("admin");
+    let shutdown = Shutdown::new();
+    operator(server.client("operator"), port(), &shutdown);
+    let cluster = |size: &str| {
+        let masters =
+            format!("spec:\n  masters: {{storage: {{size: {size}, storageClassName: grows}}}}");
+        CLUSTER.replace("spec:", &masters)
+    };
+    server.apply(
+        "
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: grows}
+provisioner: example.com/grows
+allowVolumeExpansion: true
+",
+    );
+    server.apply(&cluster("1Gi"));
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(admin.clone(), "default");
+    let name = "data-demo-master-1";
+    until(&claims, name, "there", |claim| claim.is_some()).await;
+    // What a provisioner would do.
+    server.apply(
+        "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: grows}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: grows
+  claimRef: {namespace: default, name: data-demo-master-1}
+  hostPath: {path: /nowhere}
+",
+    );
+    until(&claims, name, "bound", |claim| {
+        let status = claim.and_then(|c| c.status.as_ref());
+        status.and_then(|s| s.phase.as_deref()) == Some("Bound")
+    })
+    .await;
+    server.apply(&cluster("3Gi"));
+    until(&claims, name, "as large as wanted", |claim| {
+        let spec = claim.and_then(|c| c.spec.as_ref());
+        let resources = spec.and_then(|s| s.resources.as_ref());
+        let requests = resources.and_then(|r| r.requests.as_ref());
+        requests.is_some_and(|r| r["storage"].0 == "3Gi")
+    })
+    .await;
     shutdown.finish().await;
 }
