@@ -2,20 +2,29 @@
 
 use crate::{interrupt::Entered, kube::Kubectl};
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Child, ChildStdout, Stdio},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 /// A watch of all Datasets.
 pub(super) struct Arrivals {
-    watch: Child,
+    /// The last of them: the API server ends a watch that cannot keep up.
+    watch: Arc<Mutex<Option<Running>>>,
     lines: Receiver<(Instant, String)>,
     seen: BTreeMap<String, Seen>,
+}
+
+struct Running {
+    kubectl: Child,
     _entered: Entered,
 }
 
@@ -28,26 +37,29 @@ struct Seen {
 impl Arrivals {
     /// Begins to watch.
     pub(super) fn watch(kubectl: &Kubectl) -> anyhow::Result<Arrivals> {
-        let line = "jsonpath={.metadata.namespace}/{.metadata.name} \
-            {.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}";
-        let mut watch = kubectl
-            .command(&["get", "datasets", "-A", "--watch", "-o", line])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start kubectl")?;
-        let said = watch.stdout.take().context("no output")?;
+        let watch = Arc::new(Mutex::new(None));
+        let mut said = begin(kubectl, &mut watch.lock())?;
         let (tell, lines) = channel();
+        let (kubectl, last) = (kubectl.clone(), Arc::clone(&watch));
         // Moments are those at which lines come, whenever somebody looks at them.
         thread::spawn(move || {
-            for line in BufReader::new(said).lines().map_while(Result::ok) {
-                if tell.send((Instant::now(), line)).is_err() {
-                    return;
+            loop {
+                for line in BufReader::new(said).lines().map_while(Result::ok) {
+                    if tell.send((Instant::now(), line)).is_err() {
+                        return;
+                    }
                 }
+                let mut last = last.lock();
+                // None: nobody wants to know.
+                let Some(ended) = last.as_mut() else { return };
+                let _ = ended.kubectl.wait();
+                said = match begin(&kubectl, &mut last) {
+                    Ok(said) => said,
+                    Err(_) => return,
+                };
             }
         });
         Ok(Arrivals {
-            _entered: Entered::process(watch.id()),
             watch,
             lines,
             seen: BTreeMap::new(),
@@ -98,7 +110,26 @@ impl Arrivals {
 
 impl Drop for Arrivals {
     fn drop(&mut self) {
-        let _ = self.watch.kill();
-        let _ = self.watch.wait();
+        if let Some(mut running) = self.watch.lock().take() {
+            let _ = running.kubectl.kill();
+            let _ = running.kubectl.wait();
+        }
     }
+}
+
+fn begin(kubectl: &Kubectl, running: &mut Option<Running>) -> anyhow::Result<ChildStdout> {
+    let line = "jsonpath={.metadata.namespace}/{.metadata.name} \
+        {.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}";
+    let mut kubectl = kubectl
+        .command(&["get", "datasets", "-A", "--watch", "-o", line])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start kubectl")?;
+    let said = kubectl.stdout.take().context("no output");
+    *running = Some(Running {
+        _entered: Entered::process(kubectl.id()),
+        kubectl,
+    });
+    said
 }

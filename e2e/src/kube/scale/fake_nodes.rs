@@ -27,7 +27,7 @@ impl FakeNodes {
         count: u32,
     ) -> anyhow::Result<FakeNodes> {
         let line = format!(
-            "$BIN/kwok --kubeconfig $KUBECONFIG --config $BIN/kwok-stages.yaml --cidr 10.200.0.1/16 --manage-all-nodes=false \
+            "$BIN/kwok --v WARN --kubeconfig $KUBECONFIG --config $BIN/kwok-stages.yaml --cidr 10.200.0.1/16 --manage-all-nodes=false \
              --manage-nodes-with-annotation-selector={ANNOTATION}=fake --node-lease-duration-seconds={LEASE}"
         );
         let kwok = cluster.start_beside(&line, "kwok.log")?;

@@ -82,7 +82,14 @@ pub fn run(dir: &Path, plan: Plan, say: &dyn Fn(&str)) -> anyhow::Result<Report>
     let mut audit = Audit::new(log);
     let measured = scale.measure(&mut audit, &mut report);
     if measured.is_err() {
-        eprintln!("{}", trial.describe());
+        let last = [
+            "logs",
+            "-n",
+            "forebay-system",
+            "deployment/forebay-operator",
+            "--tail=40",
+        ];
+        eprintln!("{}", scale.kubectl.run(&last).unwrap_or_default());
     }
     measured.map(|()| report)
 }
