@@ -102,7 +102,10 @@ impl Clusters {
             observed.not_applied = Some((error.reason(), error.to_string()));
             plan = cluster::plan(&observed);
         }
-        self.tell(&cluster, &mut plan).await?;
+        // What an operator that has just begun does not know is no news; the masters' first answer wakes us.
+        if masters.asked() || cluster.status.is_none() {
+            self.tell(&cluster, &mut plan).await?;
+        }
         done.map(|()| plan.step.map(|_| SOON))
     }
 
@@ -164,7 +167,8 @@ impl Clusters {
         };
         let key = key.and_then(|bytes| SealKey::new(bytes).ok()).map(Arc::new);
         let replicas = have.max(cluster.spec.masters.replicas);
-        self.observatory.follow(names, replicas, key)
+        let known = !matches!(seal, Seen::Loading);
+        self.observatory.follow(names, replicas, key, known)
     }
 
     fn users(&self, cluster: &Key) -> Vec<ObjectRef> {
