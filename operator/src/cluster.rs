@@ -64,6 +64,8 @@ impl Clusters {
         let seal = self.secrets.refer(&user, &[seal_key.clone()].into());
         let seal = seal.get(&seal_key).cloned().unwrap_or(Seen::Loading);
         let masters = self.follow(&cluster, &names, &seal);
+        // Before the view is looked at: it may come just then.
+        let asked = masters.asked();
         let view = masters.view();
         let seen = Gathered::new(&self.world, &cluster, &names.uid);
         let not_grown = self.not_grown.lock().get(&names.uid).cloned();
@@ -103,7 +105,7 @@ impl Clusters {
             plan = cluster::plan(&observed);
         }
         // What an operator that has just begun does not know is no news; the masters' first answer wakes us.
-        if masters.asked() || cluster.status.is_none() {
+        if asked || cluster.status.is_none() {
             self.tell(&cluster, &mut plan).await?;
         }
         done.map(|()| plan.step.map(|_| SOON))
