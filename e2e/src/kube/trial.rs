@@ -119,9 +119,9 @@ impl Trial {
         kubectl.apply(&secret)?;
         Ok(Trial {
             kubectl,
+            bucket,
             throw_away,
             nodes,
-            bucket,
         })
     }
 

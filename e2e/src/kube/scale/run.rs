@@ -40,8 +40,8 @@ const NAMESPACES: u32 = 20;
 const OBJECTS: [u64; 2] = [3, 1000];
 /// The longest that anything may take.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Nothing is under way if nothing was written for so long.
-const QUIET: Duration = Duration::from_secs(20);
+/// Nothing is under way if nothing was written for so long: figures of mounts are told every 20 s.
+const QUIET: Duration = Duration::from_secs(40);
 /// What the processes of the real node are called there.
 const OPERATOR: &str = "/usr/bin/forebay-operator";
 const MASTER: &str = "/usr/bin/forebay master";
