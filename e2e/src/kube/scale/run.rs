@@ -39,7 +39,7 @@ const NAMESPACES: u32 = 20;
 /// Objects of each, and bytes of an object.
 const OBJECTS: [u64; 2] = [3, 1000];
 /// The longest that anything may take.
-const LIMIT: Duration = Duration::from_mins(10);
+const LIMIT: Duration = Duration::from_mins(20);
 /// Nothing is under way if nothing was written for so long: figures of mounts are told every 20 s.
 const QUIET: Duration = Duration::from_secs(40);
 /// What the processes of the real node are called there.
