@@ -10,7 +10,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO := cargo
 PROFILE := --release --locked
 
-.PHONY: help demo test manifests build bench bench-quick scale fleet chaos simulate test-clouds csi-sanity fmt lint deny fix deps
+.PHONY: help demo test manifests build bench bench-quick scale fleet operator-scale chaos simulate test-clouds csi-sanity fmt lint deny fix deps
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -68,6 +68,16 @@ CLIENTS ?= 500
 MASTERS ?= 1
 fleet: build
 	$(BIN)/forebay-fleet --workers $(WORKERS) --clients $(CLIENTS) --masters $(MASTERS)
+
+# The operator under very many nodes, all but one fake (kwok), and very many Datasets, on a throw-away cluster as of make e2e:
+# make operator-scale NODES=1000 DATASETS=2000 (a quarter of an hour), or NODES=20 DATASETS=50 REST=30 for a try.
+operator-scale: NODES = 1000
+DATASETS ?= 2000
+REST ?= 300
+operator-scale: build
+	scripts/install-kubernetes
+	scripts/install-kwok $(CACHE)/kubernetes
+	$(BIN)/forebay-operator-scale --nodes $(NODES) --datasets $(DATASETS) --rest $(REST)
 
 # The under stores of Azure and GCS against emulators. The key is the published one of Azurite.
 test-clouds: deps

@@ -26,8 +26,8 @@ start apiserver $BIN/kube-apiserver --etcd-servers http://127.0.0.1:$ETCDPORT --
   --enable-aggregator-routing --default-not-ready-toleration-seconds 8 --default-unreachable-toleration-seconds 8 ${APISERVER_ARGS:-}
 start kcm $BIN/kube-controller-manager --kubeconfig $CERTS/kcm.kubeconfig --leader-elect=false --use-service-account-credentials --kube-api-qps 300 --kube-api-burst 600 \
   --service-account-private-key-file $CERTS/sa.key --root-ca-file $CERTS/ca.crt --cluster-signing-cert-file $CERTS/ca.crt --cluster-signing-key-file $CERTS/ca.key \
-  --node-monitor-period ${MONITOR:-1s} --node-monitor-grace-period ${GRACE:-12s} --bind-address 127.0.0.1 --secure-port 12257
-start scheduler $BIN/kube-scheduler --kubeconfig $CERTS/scheduler.kubeconfig --leader-elect=false --bind-address 127.0.0.1 --secure-port 12259
+  --node-monitor-period ${MONITOR:-1s} --node-monitor-grace-period ${GRACE:-12s} --bind-address 127.0.0.1 --secure-port 12257 ${CONTROLLER_ARGS:-}
+start scheduler $BIN/kube-scheduler --kubeconfig $CERTS/scheduler.kubeconfig --leader-elect=false --bind-address 127.0.0.1 --secure-port 12259 ${SCHEDULER_ARGS:-}
 say "control plane processes started"
 
 # --- node configuration

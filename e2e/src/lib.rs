@@ -7,6 +7,8 @@ pub mod fleet;
 pub mod http;
 pub mod interrupt;
 pub mod kube;
+mod proc;
 pub mod process;
+pub mod report;
 pub mod s3;
 pub mod scale;

@@ -6,6 +6,7 @@ use crate::{
     plan::{
         claim::Act,
         config::hash,
+        drift,
         name::{CLUSTER, DATASET, Key, MANAGED_BY, MANAGER},
     },
     world::World,
@@ -22,10 +23,16 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::{ApiResource, DynamicObject, PartialObjectMeta},
+    runtime::reflector::ObjectRef as Ref,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
+
+/// Kinds of which there are as many as Datasets.
+const MANY: [&str; 2] = ["PersistentVolume", "PersistentVolumeClaim"];
+/// Their annotation with the hash of what was applied.
+const APPLIED: &str = "forebay.io/applied";
 
 /// Applies objects.
 pub(crate) struct Applier {
@@ -61,12 +68,17 @@ impl Applier {
         let hash = hash(&object.to_string());
         let seen = self.world.glance(&kind, &key);
         let id = (kind.clone(), key.clone());
+        let object = &marked(object, &kind, &hash);
         if let Some(seen) = &seen {
             let now = Applied {
                 hash: hash.clone(),
                 stamp: stamp(seen),
             };
             if self.applied.lock().get(&id) == Some(&now) {
+                return Ok(());
+            }
+            if self.stands(&kind, &key, object) {
+                self.applied.lock().insert(id, now);
                 return Ok(());
             }
         }
@@ -95,6 +107,24 @@ impl Applier {
         };
         self.applied.lock().insert(id, applied);
         Ok(())
+    }
+
+    /// Whether an object of which there are as many as Datasets is there as it is wanted: somebody else wrote it, or an
+    /// operator before this one.
+    fn stands(&self, kind: &str, key: &Key, wanted: &Value) -> bool {
+        let seen = match kind {
+            "PersistentVolume" => {
+                let volume = self.world.volumes.get(&Ref::new(&key.name));
+                volume.and_then(|volume| serde_json::to_value(&*volume).ok())
+            }
+            "PersistentVolumeClaim" => {
+                let claim = Ref::new(&key.name).within(&key.namespace);
+                let claim = self.world.claims.get(&claim);
+                claim.and_then(|claim| serde_json::to_value(&*claim).ok())
+            }
+            _ => None,
+        };
+        seen.is_some_and(|seen| drift::says(&seen, wanted))
     }
 
     /// Deletes an object of that uid.
@@ -175,6 +205,15 @@ impl Applier {
             Api::namespaced_with(self.client.clone(), &key.namespace, &resource)
         }
     }
+}
+
+/// The object; if it will be compared, with a mark of what it says, by which also what is wanted no longer is a change.
+fn marked(object: &Value, kind: &str, hash: &str) -> Value {
+    let mut object = object.clone();
+    if MANY.contains(&kind) {
+        object["metadata"]["annotations"][APPLIED] = json!(hash);
+    }
+    object
 }
 
 fn resource(kind: &str) -> ApiResource {

@@ -69,6 +69,8 @@ impl Clusters {
         let seal = self.secrets.refer(&user, &[seal_key.clone()].into());
         let seal = seal.get(&seal_key).cloned().unwrap_or(Seen::Loading);
         let masters = self.follow(&cluster, &names, &seal);
+        // Before the view is looked at: it may come just then.
+        let asked = masters.asked();
         let view = masters.view();
         let seen = Gathered::new(&self.world, &cluster, &names.uid);
         let not_grown = self.not_grown.lock().get(&names.uid).cloned();
@@ -113,7 +115,10 @@ impl Clusters {
             self.own.finalizer(&*cluster, false).await?;
             return Ok(None);
         }
-        self.tell(&cluster, &mut plan).await?;
+        // What an operator that has just begun does not know is no news; the masters' first answer wakes us.
+        if asked || cluster.status.is_none() {
+            self.tell(&cluster, &mut plan).await?;
+        }
         done.map(|()| plan.step.map(|_| SOON).or(plan.again))
     }
 
@@ -175,7 +180,8 @@ impl Clusters {
         };
         let key = key.and_then(|bytes| SealKey::new(bytes).ok()).map(Arc::new);
         let replicas = have.max(cluster.spec.masters.replicas);
-        self.observatory.follow(names, replicas, key)
+        let known = !matches!(seal, Seen::Loading);
+        self.observatory.follow(names, replicas, key, known)
     }
 
     fn users(&self, cluster: &Key) -> Vec<ObjectRef> {

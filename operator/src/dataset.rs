@@ -47,10 +47,19 @@ impl Datasets {
         let cluster =
             (self.world.clusters).get(&Ref::new(&cluster.name).within(&cluster.namespace));
         let watched = cluster.as_ref().and_then(|cluster| self.masters(cluster));
+        // Before the view is looked at: it may come just then.
+        let asked = watched.as_ref().is_some_and(|watched| watched.asked());
         let view = watched.as_ref().map(|watched| watched.view());
         let faults = watched.as_ref().map(|watched| watched.faults());
         let faults = faults.unwrap_or_default();
         let secrets = self.secrets(&dataset, &key);
+        let deleting = dataset.metadata.deletion_timestamp.is_some();
+        let loading = |secret: &dataset::Secret| matches!(secret, dataset::Secret::Loading);
+        let unknown = cluster.is_some() && !asked || !deleting && secrets.values().any(loading);
+        if unknown && dataset.status.is_some() {
+            // What an operator that has just begun does not know is no news; whoever tells it wakes us.
+            return Ok(None);
+        }
         let attempts = self.calls.of(&uid);
         let volume = self.world.volumes.get(&Ref::new(&volume::name(&uid)));
         let claim = (self.world.claims).get(&Ref::new(&key.name).within(&key.namespace));

@@ -24,7 +24,10 @@ use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::{sleep, timeout};
@@ -54,6 +57,9 @@ pub(crate) struct Observatory {
 pub(crate) struct Watched {
     names: Names,
     task: Shutdown,
+    /// Whether asking has begun, and whether it has ended once.
+    begun: AtomicBool,
+    asked: AtomicBool,
     wanted: RwLock<Wanted>,
     view: RwLock<Arc<View>>,
     /// What calls did that the masters may have been asked before; locked while a view is replaced.
@@ -72,6 +78,11 @@ struct Wanted {
 }
 
 impl Watched {
+    /// Whether this operator has asked them once, be it in vain: before, the last look says nothing.
+    pub(crate) fn asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     /// The last look.
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.read().clone()
@@ -146,18 +157,22 @@ impl Observatory {
         }
     }
 
-    /// From now on the masters of a cluster are asked: so many, with that key.
+    /// From now on the masters of a cluster are asked: so many, with that key; not before it is `known` whether there is
+    /// one, or all credentials would look like others.
     pub(crate) fn follow(
         self: &Arc<Observatory>,
         names: &Names,
         replicas: u32,
         key: Option<Arc<SealKey>>,
+        known: bool,
     ) -> Arc<Watched> {
         let mut all = self.watched.lock();
         let watched = all.entry(names.uid.clone()).or_insert_with(|| {
-            let watched = Arc::new(Watched {
+            Arc::new(Watched {
                 names: names.clone(),
                 task: self.shutdown.part(),
+                begun: AtomicBool::new(false),
+                asked: AtomicBool::new(false),
                 wanted: RwLock::default(),
                 view: RwLock::new(Arc::new(View {
                     seen: clock::now(),
@@ -167,18 +182,19 @@ impl Observatory {
                 changes: Mutex::default(),
                 leader: RwLock::default(),
                 faults: RwLock::default(),
-            });
-            let asking = ask(Arc::clone(self), Arc::clone(&watched));
-            watched.task.spawn(asking);
-            let probing = probe::run(Arc::clone(self), Arc::clone(&watched));
-            watched.task.spawn(probing);
-            watched
+            })
         });
         *watched.wanted.write() = Wanted {
             replicas,
             key,
             warms: false,
         };
+        if known && !watched.begun.swap(true, Ordering::AcqRel) {
+            let asking = ask(Arc::clone(self), Arc::clone(watched));
+            watched.task.spawn(asking);
+            let probing = probe::run(Arc::clone(self), Arc::clone(watched));
+            watched.task.spawn(probing);
+        }
         Arc::clone(watched)
     }
 
@@ -214,13 +230,13 @@ impl Observatory {
         }
     }
 
-    fn tell(&self, watched: &Watched, before: &View, after: &View) {
+    fn tell(&self, watched: &Watched, first: bool, before: &View, after: &View) {
         let key = &watched.names.key;
         self.queues.clusters.push(key);
         let Some(world) = self.world.upgrade() else {
             return;
         };
-        if after.turned(before) {
+        if first || after.turned(before) {
             self.queues.users(&world.datasets, key);
             for policy in world.warmers(key) {
                 self.queues.policies.push(&Key::of(&*policy));
@@ -271,12 +287,13 @@ async fn ask(observatory: Arc<Observatory>, watched: Arc<Watched>) {
         if !matches!(view.warmups, Warmups::Unknown) {
             asked = true;
         }
+        let first = !watched.asked.swap(true, Ordering::AcqRel);
         observatory.end_orphans(&watched, &view).await;
         let fills = view.used() != last.used()
             && now.duration_since(*at) >= USE_TOLD.try_into().unwrap_or_default();
-        let told_of = view.differs(last) || view.turned(last);
+        let told_of = first || view.differs(last) || view.turned(last);
         if told_of || fills || !view.moved(last).is_empty() || !view.warmed(last).is_empty() {
-            observatory.tell(&watched, last, &view);
+            observatory.tell(&watched, first, last, &view);
             told = (View::clone(&view), now);
         }
         sleep(jittered(INTERVAL, share())).await;

@@ -18,7 +18,12 @@ use forebay_client::{
 use forebay_proto::v1::{self, call::What, metadata_client::MetadataClient};
 use forebay_types::{Code, MountSpec};
 use futures::{StreamExt, stream};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::{sleep, timeout};
 
 /// How often each mount is probed …
@@ -46,7 +51,7 @@ struct Known {
     small: bool,
 }
 
-/// Probes the mounts of a cluster until it is left alone.
+/// Probes the mounts of a cluster until it is left alone: one after the other, evenly over the interval.
 pub(crate) async fn run(observatory: Arc<Observatory>, watched: Arc<Watched>) {
     let mut known = BTreeMap::<String, Known>::new();
     loop {
@@ -54,34 +59,46 @@ pub(crate) async fn run(observatory: Arc<Observatory>, watched: Arc<Watched>) {
         let mounts = view.table.iter();
         let ours = mounts
             .filter(|(path, row)| row.uri != MountSpec::SCRATCH && dataset_of(path).is_some());
-        let ours: Vec<&String> = ours.map(|(path, _)| path).collect();
-        let interval = INTERVAL.max(Duration::from_secs(1) * ours.len() as u32 / PER_SECOND);
-        sleep(jittered(interval, share())).await;
-        if view.quorum.is_none() {
+        let ours: Vec<(String, Known)> = ours
+            .map(|(path, _)| (path.clone(), known.remove(path).unwrap_or_default()))
+            .collect();
+        known.clear();
+        let count = ours.len() as u32;
+        let interval = INTERVAL.max(Duration::from_secs(1) * count / PER_SECOND);
+        let interval = jittered(interval, share());
+        if ours.is_empty() || view.quorum.is_none() {
+            known.extend(ours);
+            sleep(interval).await;
             continue;
         }
-        let probes = ours.into_iter().map(|path| {
-            let known = known.remove(path).unwrap_or_default();
-            let watched = &watched;
+        let paths: BTreeSet<String> = ours.iter().map(|(path, _)| path.clone()).collect();
+        let mut faults = BTreeMap::clone(&watched.faults());
+        faults.retain(|path, _| paths.contains(path));
+        observatory.found(&watched, faults.clone());
+        let begun = stream::iter(ours).then(move |next| async move {
+            sleep(interval / count).await;
+            next
+        });
+        let probes = begun.map(|(path, known)| {
+            let watched = Arc::clone(&watched);
             async move {
-                let (known, fault) = twice(watched, path, known).await;
-                (path.clone(), known, fault)
+                let (known, fault) = twice(&watched, &path, known).await;
+                (path, known, fault)
             }
         });
-        let probes: Vec<_> = probes.collect();
-        let probed: Vec<_> = stream::iter(probes)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        known.clear();
-        let mut faults = BTreeMap::new();
-        for (path, now, fault) in probed {
-            faults.extend(fault.map(|fault| (path.clone(), fault)));
+        let mut probed = pin!(probes.buffer_unordered(AT_ONCE));
+        while let Some((path, now, fault)) = probed.next().await {
+            // Masters that went meanwhile know nothing of stores, and nobody of a mount that went.
+            let view = watched.view();
+            let counts = view.quorum.is_some() && view.table.contains_key(&path);
+            if counts && faults.get(&path) != fault.as_ref() {
+                match fault {
+                    Some(fault) => faults.insert(path.clone(), fault),
+                    None => faults.remove(&path),
+                };
+                observatory.found(&watched, faults.clone());
+            }
             known.insert(path, now);
-        }
-        // Masters that went meanwhile know nothing of stores.
-        if watched.view().quorum.is_some() {
-            observatory.found(&watched, faults);
         }
     }
 }

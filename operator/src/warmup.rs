@@ -70,6 +70,10 @@ impl Warmups {
             remembered.cluster = Some(cluster_of(dataset));
         }
         let mut masters = self.masters(remembered.cluster.as_ref());
+        if matches!(masters, Reach::Unasked) && policy.status.is_some() {
+            // What an operator that has just begun does not know is no news; the masters' first answer wakes us.
+            return Ok(None);
+        }
         let mut plan = self.plan(&policy, dataset.as_deref(), &masters, &remembered);
         if plan.finalizer && policy.metadata.deletion_timestamp.is_none() {
             self.own.finalizer(&*policy, true).await?;
@@ -98,8 +102,8 @@ impl Warmups {
         let cluster = cluster.and_then(|cluster| self.world.clusters.get(&cluster));
         match cluster.map(|cluster| self.observatory.get(&uid(&*cluster))) {
             None => Reach::Nobody,
-            Some(None) => Reach::Unasked,
-            Some(Some(watched)) => Reach::Asked(watched),
+            Some(Some(watched)) if watched.asked() => Reach::Asked(watched),
+            Some(_) => Reach::Unasked,
         }
     }
 

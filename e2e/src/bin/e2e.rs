@@ -1,13 +1,12 @@
 //! `make e2e`: Forebay on a real Kubernetes cluster.
 
-use anyhow::Context;
 use clap::Parser;
 use comfy_table::{Table, presets};
 use forebay_e2e::{
     interrupt::clean_up_on_signals,
     kube::{Kubectl, SCENARIOS, ThrowAway, Trial},
 };
-use std::{env, path::PathBuf, process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 /// Puts up a throw-away Kubernetes cluster on this machine (real control plane, kubelets, container runtimes; needs root),
 /// installs Forebay from its manifests, runs the scenarios, prints a table, and takes everything down. To be run from the root of
@@ -47,8 +46,8 @@ fn run() -> anyhow::Result<()> {
     let (kubectl, throw_away) = if args.existing {
         (Kubectl::new(None), None)
     } else {
-        let dir = args.dir.map_or_else(default_dir, Ok)?;
-        let cluster = ThrowAway::start(&dir, args.nodes)?;
+        let dir = args.dir.map_or_else(ThrowAway::default_dir, Ok)?;
+        let cluster = ThrowAway::start(&dir, args.nodes, &[])?;
         println!(
             "cluster of {} nodes after {:.0} s",
             args.nodes,
@@ -91,11 +90,4 @@ fn run() -> anyhow::Result<()> {
     // The last line, after everything was taken down: what a person looks for.
     drop(trial);
     failed.map_or(Ok(()), Err)
-}
-
-fn default_dir() -> anyhow::Result<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = cache.or_else(home).context("HOME is not set: give --dir")?;
-    Ok(cache.join("forebay/cluster"))
 }

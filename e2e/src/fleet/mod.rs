@@ -9,10 +9,8 @@
 mod masters;
 mod part;
 mod peer;
-mod report;
 mod run;
 mod sample;
 
 pub use part::{Share, part};
-pub use report::Report;
 pub use run::{Plan, run};

@@ -3,10 +3,9 @@
 use super::{
     masters::Masters,
     part::{Order, Share, Standing},
-    report::Report,
     sample::{Rate, Sample},
 };
-use crate::interrupt::Entered;
+use crate::{interrupt::Entered, report::Report};
 use anyhow::{Context, ensure};
 use forebay_client::Master;
 use forebay_proto::v1::GetAttrRequest;

@@ -1,13 +1,11 @@
 //! What the masters and the loopback interface did, second by second.
 
 use super::masters::Counts;
+use crate::proc;
 use std::{
     fs,
     time::{Duration, Instant},
 };
-
-/// Ticks of `/proc/PID/stat` in a second: the same on every Linux that this runs on.
-const TICKS: f64 = 100.0;
 
 /// The state of the counters at one moment.
 #[derive(Clone, Debug)]
@@ -88,19 +86,13 @@ impl Rate {
 
 /// CPU seconds of a process; none if it is gone.
 fn cpu(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name in brackets, which may hold anything, user and system time are 12th and 13th.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks = fields.split(' ').skip(11).take(2);
-    ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / TICKS
+    proc::cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
 }
 
 /// Resident bytes of a process; none if it is gone.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
+    proc::bytes(&status, "VmRSS")
 }
 
 /// Bytes and packets that the loopback interface has received.

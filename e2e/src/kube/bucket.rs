@@ -1,6 +1,7 @@
 //! The bucket: MinIO in a pod.
 
 use crate::{
+    http,
     kube::Kubectl,
     s3::{Content, synthetic},
 };
@@ -33,6 +34,7 @@ spec:
     - {name: MINIO_ROOT_USER, value: USER}
     - {name: MINIO_ROOT_PASSWORD, value: PASSWORD}
     - {name: MINIO_UPDATE, value: "off"}
+    - {name: MINIO_PROMETHEUS_AUTH_TYPE, value: public}
     readinessProbe: {httpGet: {path: /minio/health/ready, port: 9000}, periodSeconds: 1}
     volumeMounts: [{name: data, mountPath: /data}]
   volumes: [{name: data, emptyDir: {}}]
@@ -92,22 +94,36 @@ impl Bucket {
         Ok(content)
     }
 
-    /// Puts many objects of `size` bytes under `path`, 1,000 in a directory.
-    pub(super) fn fill_many(&self, path: &str, count: u64, size: u64) -> anyhow::Result<()> {
+    /// Puts many objects of `size` bytes under `path`, so many in a directory.
+    pub(super) fn fill_many(
+        &self,
+        path: &str,
+        count: u64,
+        each: u64,
+        size: u64,
+    ) -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
         let (content, list) = (dir.path().join("content"), dir.path().join("list"));
         fs::write(&content, synthetic(count, size).bytes(0..size)?)?;
         let one = |n: u64| {
             format!(
-                "url = \"{}{path}/d{:03}/f{n:06}\"\nupload-file = \"{}\"\noutput = /dev/null\n",
+                "url = \"{}{path}/d{:04}/f{n:06}\"\nupload-file = \"{}\"\noutput = /dev/null\n",
                 self.endpoint,
-                n / 1000,
+                n / each,
                 content.display()
             )
         };
         fs::write(&list, (0..count).map(one).collect::<String>())?;
         let list = list.to_str().context("a path in UTF-8")?;
         curl(&["--parallel", "--parallel-max", "16", "-K", list], path)
+    }
+
+    /// Requests that it has had since it started, health checks and questions like this one left out.
+    pub(super) fn requests(&self) -> anyhow::Result<f64> {
+        let address = self.endpoint.trim_start_matches("http://");
+        let answer = http::get(address, "/minio/v2/metrics/cluster");
+        let (_, metrics) = answer.context("MinIO does not tell its metrics")?;
+        Ok(http::metric(&metrics, "minio_s3_requests_total"))
     }
 
     fn upload(&self, file: &Path, path: &str) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod masters;
 mod node_loss;
 mod outage;
 mod reader;
+pub mod scale;
 mod secrets;
 mod story;
 mod tenants;

@@ -4,9 +4,9 @@
 use crate::{interrupt::Entered, kube::Kubectl, process::forebay};
 use anyhow::{Context, bail, ensure};
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 /// The cluster; taken down when this is dropped.
@@ -23,15 +23,24 @@ pub(super) const IMAGE: &str = "forebay:dev";
 /// From the root of the repository.
 const SCRIPTS: &str = "e2e/cluster";
 
-/// Runs one of the scripts, or a line of shell beside them.
-fn run(dir: &Path, nodes: u8, what: &str) -> anyhow::Result<String> {
-    let output = Command::new("bash")
+/// One of the scripts, or a line of shell beside them.
+fn command(dir: &Path, nodes: u8, what: &str) -> Command {
+    let mut command = Command::new("bash");
+    command
         .args(["-euo", "pipefail", "-c", what])
         .current_dir(SCRIPTS)
         .env("DIR", dir)
-        .env("N", nodes.to_string())
-        .output()
-        .context("cannot start bash")?;
+        .env("N", nodes.to_string());
+    command
+}
+
+/// Runs it.
+fn run(dir: &Path, nodes: u8, what: &str) -> anyhow::Result<String> {
+    output(command(dir, nodes, what), what)
+}
+
+fn output(mut command: Command, what: &str) -> anyhow::Result<String> {
+    let output = command.output().context("cannot start bash")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
@@ -41,8 +50,17 @@ fn run(dir: &Path, nodes: u8, what: &str) -> anyhow::Result<String> {
 }
 
 impl ThrowAway {
-    /// Makes the images of the built binaries and starts a cluster of so many nodes below `dir`.
-    pub fn start(dir: &Path, nodes: u8) -> anyhow::Result<ThrowAway> {
+    /// Where it lies if nobody says otherwise: `~/.cache/forebay/cluster`.
+    pub fn default_dir() -> anyhow::Result<PathBuf> {
+        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        let cache = cache.or_else(home).context("HOME is not set: give --dir")?;
+        Ok(cache.join("forebay/cluster"))
+    }
+
+    /// Makes the images of the built binaries and starts a cluster of so many nodes below `dir`, with these settings of
+    /// `up.sh`.
+    pub fn start(dir: &Path, nodes: u8, settings: &[(&str, &str)]) -> anyhow::Result<ThrowAway> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the throw-away cluster needs root; or give --existing, to use the cluster of KUBECONFIG"
@@ -65,17 +83,15 @@ impl ThrowAway {
             nodes,
             ". ./env.sh; ./program-image.sh local/minio:1 $DIR/img/minio.tar $BIN/minio",
         )?;
-        let mut down = Command::new("bash");
-        down.arg("down.sh")
-            .current_dir(SCRIPTS)
-            .env("DIR", dir)
-            .env("N", nodes.to_string());
+        let down = command(dir, nodes, "./down.sh");
         let cluster = ThrowAway {
             nodes,
             dir: dir.to_owned(),
             _entered: Entered::command(down),
         };
-        run(dir, nodes, "./up.sh")?;
+        let mut up = command(dir, nodes, "./up.sh");
+        up.envs(settings.iter().copied());
+        output(up, "./up.sh")?;
         run(dir, nodes, "./storage.sh")?;
         Ok(cluster)
     }
@@ -91,6 +107,24 @@ impl ThrowAway {
             &self.dir,
             self.nodes,
             &format!(". ./env.sh; on_node {node} sh -c '{line}'"),
+        )
+    }
+
+    /// Starts a line of shell beside the scripts, which writes to a log.
+    pub(super) fn start_beside(&self, line: &str, log: &str) -> anyhow::Result<Child> {
+        let log = fs::File::create(self.logs().join(log))?;
+        let line = format!(". ./env.sh; exec {line}");
+        let mut command = command(&self.dir, self.nodes, &line);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?);
+        command.stderr(log).spawn().context("cannot start bash")
+    }
+
+    /// A setting of the scripts.
+    pub(super) fn setting(&self, name: &str) -> anyhow::Result<String> {
+        run(
+            &self.dir,
+            self.nodes,
+            &format!(". ./env.sh; printf %s \"${name}\""),
         )
     }
 

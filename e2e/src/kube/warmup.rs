@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
     let kubectl = &trial.kubectl;
     trial.bucket.make("warmup")?;
-    trial.bucket.fill_many("/warmup/set", FILES, SIZE)?;
+    trial.bucket.fill_many("/warmup/set", FILES, 1000, SIZE)?;
     trial.cluster("warmup")?;
     trial.dataset("default", "warmup", "warmup", "warmup", "minio-credentials")?;
     trial.ready("default", "warmup")?;

@@ -8,6 +8,7 @@ pub mod condition;
 pub mod config;
 pub mod dataset;
 pub mod dataset_status;
+pub mod drift;
 pub mod erase;
 pub mod lease;
 pub mod master;

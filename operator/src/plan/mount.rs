@@ -237,8 +237,10 @@ pub fn judge(wanted: &Wanted, table: &Table, attempt: Option<&Attempt>, now: Tim
 /// Paths below `root` that hold something which is wanted no longer, the deepest first.
 pub fn unwanted(root: &str, table: &Table, wanted: &[Wanted]) -> Vec<String> {
     let below = format!("{root}/");
-    let ours = table
-        .keys()
+    // Others share the beginning of the name, and may stand between them.
+    let near = table.range(root.to_owned()..).map(|(path, _)| path);
+    let ours = near
+        .take_while(|path| path.starts_with(root))
         .filter(|path| *path == root || path.starts_with(&below));
     let mut gone: Vec<String> = ours
         .filter(|path| !wanted.iter().any(|w| w.path == **path))

@@ -10,7 +10,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn row(&mut self, what: impl Into<String>, figure: f64, unit: &'static str) {
+    pub(crate) fn row(&mut self, what: impl Into<String>, figure: f64, unit: &'static str) {
         self.rows.push((what.into(), figure, unit));
     }
 
