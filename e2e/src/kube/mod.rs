@@ -4,6 +4,7 @@ mod bucket;
 mod deletion;
 mod faults;
 mod kubectl;
+mod locality;
 mod masters;
 mod node_loss;
 mod outage;

@@ -6,6 +6,7 @@ use crate::plan::{
     dataset_status,
     mount::{self, Attempt, Call, Fault, Outcome, Standing, Table, Verdict, Wanted},
     name::{FINALIZER, Key, Names, cluster_of, root, uid},
+    placement,
     volume::{self, Claimant},
 };
 use forebay_crds::{CacheCluster, Dataset, DatasetStatus};
@@ -62,6 +63,8 @@ pub enum Masters<'a> {
         faults: &'a BTreeMap<String, Fault>,
         /// What is known of mounts, by path.
         usage: &'a BTreeMap<String, MountUsage>,
+        /// The nodes of workers that hold something of the Dataset.
+        nodes: &'a BTreeMap<u64, String>,
     },
 }
 
@@ -85,6 +88,8 @@ pub struct Plan {
     pub finalizer: bool,
     /// Objects to apply.
     pub apply: Vec<Value>,
+    /// Objects to apply that it can do without.
+    pub placement: Vec<Value>,
     /// What else to do about the volume.
     pub volume: Vec<claim::Act>,
     /// Calls to the masters.
@@ -205,9 +210,15 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
             table,
             workers,
             faults,
-            ..
+            usage,
+            nodes,
         } => {
             mounts(observed, &mut plan, table, faults, fit);
+            // Without workers nobody says who holds what: it stays as it was told last.
+            if let Some(held) = placement::held(dataset, usage).filter(|_| workers > 0) {
+                let nodes = placement::weights(&held, nodes, workers);
+                plan.placement = placement::objects(dataset, &placement::targets(dataset), &nodes);
+            }
             if let Some(ready) = plan.findings.first_mut().filter(|f| f.holds)
                 && workers == 0
             {
