@@ -113,6 +113,7 @@ impl Default for Case {
 
 impl Case {
     fn plan(&self) -> Plan {
+        let nodes = [(1, "n1".to_owned())].into();
         plan(&Observed {
             dataset: &self.dataset,
             cluster: self.cluster.as_ref(),
@@ -122,7 +123,7 @@ impl Case {
                     workers: self.workers,
                     faults: &self.faults,
                     usage: &self.usage,
-                    nodes: &[(1, "n1".to_owned())].into(),
+                    nodes: &nodes,
                 },
                 None => Masters::Silent {
                     since: at(self.silent_since),
