@@ -41,7 +41,7 @@ E2E ?=
 e2e: build manifests
 	scripts/install-kubernetes
 	FOREBAY_BIN=$(BIN)/forebay KUBERNETES_BIN=$(CACHE)/kubernetes \
-		$(CARGO) test $(PROFILE) --workspace --test it story:: -- --ignored --test-threads=1
+		$(CARGO) test $(PROFILE) --workspace --test it -- --ignored --test-threads=1 story:: locality::
 	$(BIN)/forebay-e2e --nodes $(NODES) $(E2E)
 
 # Against a native directory on the same disk; DIR must be on it (default: beside the target directory).

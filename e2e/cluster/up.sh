@@ -23,6 +23,7 @@ start apiserver $BIN/kube-apiserver --etcd-servers http://127.0.0.1:$ETCDPORT --
   --kubelet-client-certificate $CERTS/kubelet-client.crt --kubelet-client-key $CERTS/kubelet-client.key \
   --service-account-issuer https://kubernetes.default.svc --service-account-key-file $CERTS/sa.pub --service-account-signing-key-file $CERTS/sa.key \
   --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --service-cluster-ip-range $SVCCIDR --allow-privileged --kubelet-preferred-address-types InternalIP \
+  --feature-gates=MutatingAdmissionPolicy=true --runtime-config=admissionregistration.k8s.io/v1beta1=true \
   --enable-aggregator-routing --default-not-ready-toleration-seconds 8 --default-unreachable-toleration-seconds 8 ${APISERVER_ARGS:-}
 start kcm $BIN/kube-controller-manager --kubeconfig $CERTS/kcm.kubeconfig --leader-elect=false --use-service-account-credentials --kube-api-qps 300 --kube-api-burst 600 \
   --service-account-private-key-file $CERTS/sa.key --root-ca-file $CERTS/ca.crt --cluster-signing-cert-file $CERTS/ca.crt --cluster-signing-key-file $CERTS/ca.key \

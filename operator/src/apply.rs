@@ -127,6 +127,11 @@ impl Applier {
         seen.is_some_and(|seen| drift::says(&seen, wanted))
     }
 
+    /// An object went with what it belonged to.
+    pub(crate) fn forget(&self, kind: &str, key: &Key) {
+        self.applied.lock().remove(&(kind.to_owned(), key.clone()));
+    }
+
     /// Deletes an object of that uid.
     pub(crate) async fn delete(&self, kind: &str, key: &Key, uid: &str) -> Result<()> {
         let params = DeleteParams::background().preconditions(Preconditions {
@@ -139,7 +144,7 @@ impl Applier {
                 Err(Error::api(format!("cannot delete {kind} {key}"))(error))
             }
             _ => {
-                self.applied.lock().remove(&(kind.to_owned(), key.clone()));
+                self.forget(kind, key);
                 Ok(())
             }
         }

@@ -11,6 +11,9 @@ use crate::{
         condition,
         dataset::{self, Masters, Observed, Plan},
         name::{Key, cluster_of, uid},
+        placement,
+        pod_seen::PodSeen,
+        view::View,
         volume,
     },
     secrets::{Secrets, User},
@@ -52,6 +55,10 @@ impl Datasets {
         let view = watched.as_ref().map(|watched| watched.view());
         let faults = watched.as_ref().map(|watched| watched.faults());
         let faults = faults.unwrap_or_default();
+        let nodes = match (&cluster, &view) {
+            (Some(cluster), Some(view)) => self.nodes(&dataset, cluster, view),
+            _ => BTreeMap::new(),
+        };
         let secrets = self.secrets(&dataset, &key);
         let deleting = dataset.metadata.deletion_timestamp.is_some();
         let loading = |secret: &dataset::Secret| matches!(secret, dataset::Secret::Loading);
@@ -77,6 +84,7 @@ impl Datasets {
                     workers: view.alive().len(),
                     faults: &faults,
                     usage: &view.usage,
+                    nodes: &nodes,
                 },
                 Some(view) => Masters::Silent {
                     since: view.silent_since.unwrap_or(view.seen),
@@ -110,6 +118,7 @@ impl Datasets {
             let user = User::Dataset(key.clone());
             self.secrets.refer(&user, &BTreeSet::new());
             self.calls.forget(uid);
+            self.applier.forget("ConfigMap", &placement::key(key));
             self.own.finalizer(dataset, false).await?;
             return Ok(None);
         }
@@ -121,6 +130,15 @@ impl Datasets {
             done = self.applier.apply(object).await;
             if done.is_err() {
                 break;
+            }
+        }
+        for object in &plan.placement {
+            match self.applier.apply(object).await {
+                // Pods read all the same.
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(dataset = %key, %error, "pods are not told where the data is");
+                }
+                placed => done = done.and(placed),
             }
         }
         for act in &plan.volume {
@@ -156,6 +174,33 @@ impl Datasets {
             self.events.found(dataset, finding).await;
         }
         Ok(())
+    }
+
+    /// The nodes of workers that hold something of a Dataset.
+    fn nodes(
+        &self,
+        dataset: &Dataset,
+        cluster: &CacheCluster,
+        view: &View,
+    ) -> BTreeMap<u64, String> {
+        let Some(held) = placement::held(dataset, &view.usage) else {
+            return BTreeMap::new();
+        };
+        let holders = view.workers.iter();
+        let holders = holders.filter(|worker| held.workers.contains_key(&worker.id));
+        let holders: BTreeMap<&str, u64> = holders.map(|w| (w.address.as_str(), w.id)).collect();
+        let cluster = uid(cluster);
+        let pods = self.world.pods.state_filter(|pod| {
+            let address = pod
+                .worker_address()
+                .filter(|_| pod.cluster() == Some(&cluster));
+            address.is_some_and(|address| holders.contains_key(address.as_str()))
+        });
+        let node = |pod: &Arc<PodSeen>| {
+            let worker = holders.get(pod.worker_address()?.as_str())?;
+            Some((*worker, pod.spec.node_name.clone()?))
+        };
+        pods.iter().filter_map(node).collect()
     }
 
     fn masters(&self, cluster: &CacheCluster) -> Option<Arc<Watched>> {

@@ -2,7 +2,8 @@
 //!
 //! [`plan`] decides, purely: objects and what was observed in, objects, calls and conditions out. The rest acts:
 //! informers keep what the API server says (`world`), the masters of each cluster are asked every few seconds
-//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`).
+//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`). Once, the API server is given the
+//! policy by which pods go where their data is (`locality`).
 //!
 //! It is not in the way of data: masters keep the mount table, and everything goes on while no operator runs.
 //!
@@ -20,6 +21,7 @@ mod election;
 mod error;
 mod event;
 mod informer;
+mod locality;
 mod masters;
 mod metrics;
 pub mod operator;

@@ -10,6 +10,7 @@ use crate::{
     election::Election,
     event::Events,
     informer::Informer,
+    locality,
     masters::{Dial, Observatory},
     metrics::Metrics,
     secrets::Secrets,
@@ -174,6 +175,7 @@ impl Operator {
         self.ready.store(true, Ordering::Release);
         tracing::info!("everything is listed");
         let client = self.client.clone();
+        shutdown.spawn(locality::install(client.clone(), Arc::clone(&self.metrics)));
         let applier = Arc::new(Applier::new(
             client.clone(),
             Arc::clone(&world),

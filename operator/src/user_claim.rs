@@ -5,7 +5,8 @@ use crate::{
     error::Result,
     event::Events,
     plan::{
-        name::{cluster_of, uid},
+        name::{Key, cluster_of, uid},
+        placement,
         user_claim::{self, Note, Observed},
         volume,
     },
@@ -61,6 +62,8 @@ impl UserClaims {
         }
         if claim.metadata.deletion_timestamp.is_some() {
             self.told.lock().remove(&id);
+            let placement = placement::key(&Key::of(&*claim));
+            self.applier.forget("ConfigMap", &placement);
         } else if let Some(note) = self.news(id, plan.note) {
             let Note {
                 warning,

@@ -182,7 +182,7 @@ impl World {
                 informer.objects(client.clone(), ours(), PodSeen::shrink, changed)
             },
             config_maps: {
-                let tell = of_cluster(queues);
+                let tell = of_dataset(queues);
                 let changed = move |object: &PartialObjectMeta<ConfigMap>| tell(object.meta());
                 informer.metadata(client.clone(), ours(), changed)
             },

@@ -154,7 +154,7 @@ fn print_mounts(report: &ReportResponse) {
 /// The mounts in the order of their paths, each with what is known of it.
 fn usages(report: &ReportResponse) -> Vec<(&Mount, MountUsage)> {
     let known = |mount: &Mount| report.usage.iter().find(|usage| usage.mount == mount.id);
-    let usage = |mount| (mount, known(mount).copied().unwrap_or_default());
+    let usage = |mount| (mount, known(mount).cloned().unwrap_or_default());
     let mut usages: Vec<_> = report.mounts.iter().map(usage).collect();
     usages.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
     usages

@@ -2,10 +2,14 @@
 
 use forebay_meta::Usage;
 use forebay_proto::v1;
-use forebay_types::MountId;
+use forebay_types::{MountId, WorkerId};
+use std::{cmp::Reverse, collections::BTreeSet};
+
+/// So many of those that hold most of a mount are told.
+const HOLDERS: usize = 10;
 
 /// What the live workers said of a mount, taken together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     cached: u64,
     home: u64,
@@ -13,11 +17,13 @@ pub(crate) struct Told {
     most: u64,
     opens: u64,
     opens_whole: u64,
+    /// Those that have most, with how much, the fullest first.
+    holders: BTreeSet<(Reverse<u64>, WorkerId)>,
 }
 
 impl Told {
-    /// Takes in what a worker said.
-    pub(crate) fn hear(&mut self, counters: &v1::MountCounters) {
+    /// Takes in what a worker said; once each.
+    pub(crate) fn hear(&mut self, worker: WorkerId, counters: &v1::MountCounters) {
         // They come over the network: sums stay in range whatever is in them.
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
         add(&mut self.cached, counters.cached_bytes);
@@ -25,6 +31,13 @@ impl Told {
         add(&mut self.opens, counters.opens);
         add(&mut self.opens_whole, counters.opens_whole);
         self.most = self.most.max(counters.cached_bytes);
+        if counters.cached_bytes > 0 {
+            self.holders
+                .insert((Reverse(counters.cached_bytes), worker));
+            if self.holders.len() > HOLDERS {
+                self.holders.pop_last();
+            }
+        }
     }
 
     /// The same with what the metadata has.
@@ -32,6 +45,11 @@ impl Told {
         // A worker never has a byte twice, and no two are the first home of one. What is in the tiers of
         // contents that were replaced meanwhile may be more than there is now.
         let unique = self.home.max(self.most);
+        let holder = |(Reverse(cached_bytes), worker): (Reverse<u64>, WorkerId)| v1::Holder {
+            worker: worker.0,
+            cached_bytes,
+        };
+        let holders = self.holders.into_iter().map(holder);
         v1::MountUsage {
             mount: mount.0,
             files: usage.files,
@@ -42,6 +60,7 @@ impl Told {
             unique_bytes: unique.min(self.cached).min(usage.bytes),
             opens: self.opens,
             opens_whole: self.opens_whole,
+            holders: holders.collect(),
         }
     }
 }
@@ -52,14 +71,15 @@ mod tests {
 
     fn told(workers: &[(u64, u64)]) -> Told {
         let mut told = Told::default();
-        for (cached_bytes, home_bytes) in workers {
-            told.hear(&v1::MountCounters {
+        for (id, (cached_bytes, home_bytes)) in workers.iter().enumerate() {
+            let counters = v1::MountCounters {
                 cached_bytes: *cached_bytes,
                 home_bytes: *home_bytes,
                 opens: 3,
                 opens_whole: 2,
                 ..v1::MountCounters::default()
-            });
+            };
+            told.hear(WorkerId(id as u64), &counters);
         }
         told
     }
@@ -87,5 +107,20 @@ mod tests {
         let usage = told(&[(1, 1), (2, 2)]).with(MountId(7), Usage::default());
         assert_eq!((usage.mount, usage.cached_bytes), (7, 3));
         assert_eq!((usage.opens, usage.opens_whole), (6, 4));
+    }
+
+    #[test]
+    fn the_fullest_workers_are_told() {
+        let holders = |workers: &[(u64, u64)]| -> Vec<(u64, u64)> {
+            let usage = told(workers).with(MountId(7), Usage::default());
+            let holders = usage.holders.iter();
+            holders.map(|h| (h.worker, h.cached_bytes)).collect()
+        };
+        assert_eq!(holders(&[(0, 0)]), []);
+        assert_eq!(holders(&[(5, 0), (0, 0), (7, 0)]), [(2, 7), (0, 5)]);
+        let many: Vec<(u64, u64)> = (1..=12).map(|bytes| (bytes, 0)).collect();
+        let most = holders(&many);
+        assert_eq!((most.len(), most[0], most[9]), (10, (11, 12), (2, 3)));
+        assert_eq!(holders(&[(4, 0); 12])[9], (9, 4), "the first of equals");
     }
 }

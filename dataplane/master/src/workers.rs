@@ -233,7 +233,7 @@ impl Workers {
         for worker in self.known.lock().values().filter(|w| w.is_live(now)) {
             for counters in &worker.mounts {
                 let told = usage.entry(MountId(counters.mount)).or_default();
-                told.hear(counters);
+                told.hear(worker.info.id, counters);
             }
         }
         usage

@@ -6,6 +6,7 @@ mod deletion;
 mod edits;
 mod faults;
 mod kubectl;
+mod locality;
 mod masters;
 mod node_loss;
 mod outage;

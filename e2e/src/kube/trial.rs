@@ -3,7 +3,7 @@
 use super::{
     Kubectl, ThrowAway,
     bucket::{self, Bucket},
-    claims, deletion, edits, faults, masters, node_loss, outage,
+    claims, deletion, edits, faults, locality, masters, node_loss, outage,
     reader::Reader,
     secrets, story, tenants, upgrade, warmup,
 };
@@ -50,6 +50,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "edits",
         claim: "a Dataset is edited while pods read: no read error",
         run: edits::run,
+    },
+    Scenario {
+        name: "locality",
+        claim: "pods go to the node that holds what they mount, unless they opt out",
+        run: locality::run,
     },
     Scenario {
         name: "faults",
@@ -148,6 +153,11 @@ impl Trial {
 
     /// A CacheCluster with one master.
     pub(super) fn cluster(&self, name: &str) -> anyhow::Result<()> {
+        self.cluster_on(name, "{}")
+    }
+
+    /// The same with workers on nodes with these labels.
+    pub(super) fn cluster_on(&self, name: &str, labels: &str) -> anyhow::Result<()> {
         self.kubectl.apply(&format!(
             r#"
 apiVersion: forebay.io/v1alpha1
@@ -157,6 +167,7 @@ spec:
   masters: {{replicas: 1}}
   workers:
   - name: default
+    nodeSelector: {labels}
     tiers:
     - {{medium: SSD, quota: 2Gi, hostPath: /var/lib/forebay}}
   access: {{namespaces: ["*"]}}

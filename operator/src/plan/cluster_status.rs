@@ -5,7 +5,7 @@ use crate::plan::{
     condition::{DEGRADED, Finding, PROGRESSING, READY},
     master::MASTER,
     membership::Membership,
-    name::{Names, WORKER_PORTS},
+    name::Names,
     pod_seen::PodSeen,
     view::Worker,
     worker::WORKER,
@@ -93,9 +93,8 @@ fn group_of<'a>(facts: &Facts<'a>, name: &'a str, alive: &BTreeMap<&str, &Worker
     let pods = pods.filter(|p| p.component() == WORKER && p.group() == name);
     // What the masters hear is what counts; the kubelet of a dead node says nothing for a while.
     let (serving, silent): (Vec<_>, Vec<_>) = pods.partition(|pod| {
-        let [grpc, _] = WORKER_PORTS;
-        let ip = pod.status.pod_ip.as_deref().unwrap_or_default();
-        alive.contains_key(format!("{ip}:{grpc}").as_str())
+        pod.worker_address()
+            .is_some_and(|address| alive.contains_key(address.as_str()))
     });
     Group {
         name,

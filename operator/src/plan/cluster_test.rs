@@ -82,6 +82,7 @@ impl Default for Case {
             "status": {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3},
         });
         let worker = |address: &str| Worker {
+            id: 1,
             address: address.to_owned(),
             alive: true,
             tiers: vec![Tier {

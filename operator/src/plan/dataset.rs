@@ -6,6 +6,7 @@ use crate::plan::{
     dataset_status,
     mount::{self, Attempt, Call, Fault, Outcome, Standing, Table, Verdict, Wanted},
     name::{FINALIZER, Key, Names, cluster_of, root, uid},
+    placement,
     volume::{self, Claimant},
 };
 use forebay_crds::{CacheCluster, Dataset, DatasetStatus};
@@ -73,6 +74,8 @@ pub enum Masters<'a> {
         faults: &'a BTreeMap<String, Fault>,
         /// What is known of mounts, by path.
         usage: &'a BTreeMap<String, MountUsage>,
+        /// The nodes of workers that hold something of the Dataset.
+        nodes: &'a BTreeMap<u64, String>,
     },
 }
 
@@ -96,6 +99,8 @@ pub struct Plan {
     pub finalizer: bool,
     /// Objects to apply.
     pub apply: Vec<Value>,
+    /// Objects to apply that it can do without.
+    pub placement: Vec<Value>,
     /// What else to do about the volume.
     pub volume: Vec<claim::Act>,
     /// Calls to the masters.
@@ -122,6 +127,16 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     };
     plan.volume.extend(unclaimed(observed.others));
     plan
+}
+
+/// The claims whose pods are told where the data is.
+fn claims(observed: &Observed<'_>) -> Vec<placement::Target> {
+    let others = observed.others.iter().filter_map(|other| {
+        let uid = volume::handle(&other.volume)?.to_owned();
+        Some(placement::Target::of_user(other.claim.clone()?, uid))
+    });
+    let own = placement::Target::own(observed.dataset);
+    std::iter::once(own).chain(others).collect()
 }
 
 /// Volumes whose claim is gone go, too.
@@ -222,9 +237,15 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
             table,
             workers,
             faults,
-            ..
+            usage,
+            nodes,
         } => {
             mounts(observed, &mut plan, table, faults, fit);
+            // Without workers nobody says who holds what: it stays as it was told last.
+            if let Some(held) = placement::held(dataset, usage).filter(|_| workers > 0) {
+                let nodes = placement::weights(&held, nodes, workers);
+                plan.placement = placement::objects(dataset, &claims(observed), &nodes);
+            }
             if let Some(ready) = plan.findings.first_mut().filter(|f| f.holds)
                 && workers == 0
             {

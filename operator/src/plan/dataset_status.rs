@@ -82,6 +82,7 @@ mod tests {
             unique_bytes: 1 << 30,
             opens: 4,
             opens_whole: 3,
+            holders: Vec::new(),
         }
     }
 
@@ -123,7 +124,7 @@ mod tests {
         let some = |usage: &[(&str, MountUsage)]| {
             let usage = usage
                 .iter()
-                .map(|(path, u)| ((*path).to_owned(), *u))
+                .map(|(path, u)| ((*path).to_owned(), u.clone()))
                 .collect();
             figures(&dataset(), Some(&usage))
                 .under_store

@@ -5,6 +5,7 @@ use crate::plan::{
 };
 use forebay_client::Error as CallError;
 use forebay_crds::CacheClusterStatus;
+use forebay_proto::v1::Holder;
 use forebay_types::Code;
 use serde_json::json;
 
@@ -88,6 +89,7 @@ struct Case {
     silent_since: i64,
     workers: usize,
     faults: BTreeMap<String, Fault>,
+    usage: BTreeMap<String, MountUsage>,
     secrets: BTreeMap<String, Secret>,
     attempts: BTreeMap<String, Attempt>,
     volume: Option<PersistentVolume>,
@@ -105,6 +107,7 @@ impl Default for Case {
             silent_since: 0,
             workers: 1,
             faults: BTreeMap::new(),
+            usage: BTreeMap::new(),
             secrets: [("s".to_owned(), Secret::Present(credentials("k")))].into(),
             attempts: BTreeMap::new(),
             volume: Some(volume("P")),
@@ -117,7 +120,7 @@ impl Default for Case {
 
 impl Case {
     fn plan(&self) -> Plan {
-        let usage = BTreeMap::new();
+        let nodes = [(1, "n1".to_owned())].into();
         plan(&Observed {
             dataset: &self.dataset,
             cluster: self.cluster.as_ref(),
@@ -126,7 +129,8 @@ impl Case {
                     table,
                     workers: self.workers,
                     faults: &self.faults,
-                    usage: &usage,
+                    usage: &self.usage,
+                    nodes: &nodes,
                 },
                 None => Masters::Silent {
                     since: at(self.silent_since),
@@ -572,4 +576,37 @@ fn volumes_go_with_the_claims_that_users_made() {
         ..case
     };
     assert_eq!(case.plan().calls, [Call::Unmount("/ns/d".to_owned())]);
+}
+
+#[test]
+fn pods_are_told_where_the_data_is_as_long_as_workers_say_so() {
+    let nodes = |cached_bytes: u64, workers: usize| {
+        let holders = vec![Holder {
+            worker: 1,
+            cached_bytes,
+        }];
+        let usage = MountUsage {
+            cached_bytes,
+            holders,
+            ..MountUsage::default()
+        };
+        let case = Case {
+            usage: [("/ns/d".to_owned(), usage)].into(),
+            others: vec![other("A", Some("mine"))],
+            workers,
+            ..Case::default()
+        };
+        let placement = case.plan().placement;
+        // That of a claim that a user made goes with it.
+        if let Some(of_user) = placement.get(1) {
+            assert_eq!(of_user["metadata"]["namespace"], "team");
+            assert_eq!(of_user["metadata"]["ownerReferences"][0]["uid"], "A");
+        }
+        assert!(placement.len() != 1, "both or none");
+        placement.first().map(|o| o["data"]["nodes"].clone())
+    };
+    assert_eq!(nodes(5, 1), Some(json!("n1=100")));
+    assert_eq!(nodes(0, 1), Some(json!("")));
+    assert_eq!(nodes(5, 0), None, "it stays as it is");
+    assert!(Case::default().plan().placement.is_empty(), "not known yet");
 }

@@ -1,6 +1,6 @@
 //! As much of a pod as the operator needs to know. Whole ones are never kept.
 
-use crate::plan::name::{CLUSTER, COMPONENT, GROUP};
+use crate::plan::name::{CLUSTER, COMPONENT, GROUP, WORKER_PORTS};
 use k8s_openapi::{
     api::core::v1::{Affinity, ContainerStatus, PodCondition},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -90,6 +90,13 @@ impl PodSeen {
     /// Master or worker.
     pub fn component(&self) -> &str {
         self.labels().get(COMPONENT).map_or("", String::as_str)
+    }
+
+    /// Where it serves as a worker.
+    pub fn worker_address(&self) -> Option<String> {
+        let [grpc, _] = WORKER_PORTS;
+        let ip = self.status.pod_ip.as_deref()?;
+        Some(format!("{ip}:{grpc}"))
     }
 
     /// Its group of workers.

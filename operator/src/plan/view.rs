@@ -77,6 +77,8 @@ pub struct Warmup {
 /// A worker that the leader knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
+    /// Tells it from others.
+    pub id: u64,
     /// Where it serves.
     pub address: String,
     /// Whether it reports.
@@ -143,7 +145,10 @@ impl View {
                 .find(|m| m.id == id)
                 .map(|m| m.path.clone())
         };
-        let usage = report.usage.iter().map(|usage| (path(usage.mount), *usage));
+        let usage = report
+            .usage
+            .iter()
+            .map(|usage| (path(usage.mount), usage.clone()));
         let usage = usage.filter_map(|(path, usage)| Some((path?, usage)));
         self.usage = Arc::new(usage.collect());
         self.usage_seen = self.seen;
@@ -191,7 +196,7 @@ impl View {
             let only = before.usage.get(path).is_some_and(|before| {
                 let same_time = v1::MountUsage {
                     last_sync_ns: last,
-                    ..*usage
+                    ..usage.clone()
                 };
                 same_time == *before
             });
@@ -318,8 +323,10 @@ fn row(mount: v1::Mount, key: Option<&SealKey>) -> Option<(String, Row)> {
 }
 
 fn worker(report: v1::report_response::WorkerReport, dead_after: Duration) -> Worker {
+    let v1::Worker { id, address, .. } = report.worker.unwrap_or_default();
     Worker {
-        address: report.worker.unwrap_or_default().address,
+        id,
+        address,
         alive: Duration::from_millis(report.heartbeat_age_ms) < dead_after,
         tiers: report
             .tiers

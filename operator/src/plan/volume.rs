@@ -4,6 +4,7 @@ use crate::plan::name::{
     DATASET, DATASET_NAME, DATASET_NAMESPACE, DRIVER, Key, MANAGED_BY, MANAGER, Names, owner, root,
     texts,
 };
+use k8s_openapi::api::core::v1::PersistentVolume;
 use serde_json::{Value, json};
 
 /// A volume has to have a size, and nothing goes by it; small, since it counts in quotas.
@@ -43,6 +44,12 @@ impl Claimant {
 /// Name of the PersistentVolume with a handle.
 pub fn name(handle: &str) -> String {
     format!("forebay-{handle}")
+}
+
+/// The handle of a PersistentVolume.
+pub fn handle(volume: &PersistentVolume) -> Option<&str> {
+    let csi = volume.spec.as_ref()?.csi.as_ref()?;
+    Some(&csi.volume_handle)
 }
 
 /// The PersistentVolume of a Dataset (of that uid) for a claim.

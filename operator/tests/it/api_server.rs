@@ -85,7 +85,13 @@ impl ApiServer {
                     key,
                 ])
                 .args(["--disable-admission-plugins", "ServiceAccount"])
-                .args(["--service-cluster-ip-range", "10.96.0.0/16"]),
+                .args(["--service-cluster-ip-range", "10.96.0.0/16"])
+                // From 1.36 on that is so without being said.
+                .args(["--feature-gates", "MutatingAdmissionPolicy=true"])
+                .args([
+                    "--runtime-config",
+                    "admissionregistration.k8s.io/v1beta1=true",
+                ]),
         ));
         let server = ApiServer {
             _processes: Vec::new(),

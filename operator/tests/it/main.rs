@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test does not expect fails it")]
 
 mod api_server;
+mod locality;
 mod master;
 mod process;
 mod s3;

@@ -27,7 +27,7 @@ spec:
     - {medium: SSD, quota: 64Mi, emptyDir: {}}
 ";
 
-async fn until<K>(api: &Api<K>, name: &str, what: &str, met: impl Fn(Option<&K>) -> bool)
+pub(crate) async fn until<K>(api: &Api<K>, name: &str, what: &str, met: impl Fn(Option<&K>) -> bool)
 where
     K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
 {
@@ -105,7 +105,7 @@ async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
     server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", &running]);
 }
 
-async fn gone<K>(api: &Api<K>, name: &str)
+pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
 where
     K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
 {
@@ -113,7 +113,7 @@ where
 }
 
 /// Runs an operator with the rights that the manifests give it.
-fn operator(client: Client, masters: u16, shutdown: &Shutdown) {
+pub(crate) fn operator(client: Client, masters: u16, shutdown: &Shutdown) {
     let settings = Settings {
         image: "forebay:test".to_owned(),
         namespace: "forebay-system".to_owned(),

@@ -133,7 +133,7 @@ async fn what_mounts_have_and_what_of_it_is_cached() {
         async move {
             let now = || async move { check(&usage(cluster).await[&data], bytes) };
             eventually(what, now).await;
-            usage(cluster).await[&data]
+            usage(cluster).await[&data].clone()
         }
     };
     let loaded = told("workers tell what they hold", |u, bytes| {
@@ -166,11 +166,13 @@ async fn what_mounts_have_and_what_of_it_is_cached() {
     drop(b);
     let alone = told("one worker is left", |u, bytes| u.cached_bytes == bytes).await;
     assert_eq!((alone.unique_bytes, alone.opens), (bytes, FILES));
+    assert_eq!((twice.holders.len(), alone.holders.len()), (2, 1));
+    assert_eq!(alone.holders[0].cached_bytes, bytes);
 
     // What the under store no longer has is no longer counted.
     fs::remove_file(remote.join("d/f0")).unwrap();
     cluster.sync("/data").await.unwrap();
-    let less = usage(&cluster).await[&data];
+    let less = usage(&cluster).await[&data].clone();
     assert_eq!((less.files, less.bytes), (FILES - 1, bytes - 100_000));
     assert!(less.unique_bytes <= less.bytes);
 
