@@ -124,9 +124,9 @@ impl Trial {
         kubectl.apply(&secret)?;
         Ok(Trial {
             kubectl,
+            bucket,
             throw_away,
             nodes,
-            bucket,
         })
     }
 

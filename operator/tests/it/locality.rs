@@ -115,7 +115,7 @@ async fn pods_prefer_nodes_with_what_they_mount() {
     ]});
     let mut beside = d.clone();
     beside["podAntiAffinity"] = anti.clone();
-    let cases = [
+    let cases = vec![
         ("a claim", plain.clone(), d.clone()),
         ("no claim", pod(&[], nothing(), nothing()), Value::Null),
         (
