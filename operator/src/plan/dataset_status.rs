@@ -8,8 +8,14 @@ use forebay_crds::{
     CacheStatus, Dataset, DatasetStatus, DatasetSummary, OpensStatus, UnderStoreStatus,
 };
 use forebay_proto::v1::MountUsage;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use std::collections::BTreeMap;
+
+/// A comparison with the store that found nothing is told only so long after the last one that was.
+const SYNC_TOLD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The figures by what is known of mounts, by path; where nothing is, they stay as they were told last.
 pub fn figures(dataset: &Dataset, usage: Option<&BTreeMap<String, MountUsage>>) -> DatasetStatus {
@@ -33,12 +39,15 @@ pub fn figures(dataset: &Dataset, usage: Option<&BTreeMap<String, MountUsage>>) 
     let last = known.iter().map(|usage| usage.last_sync_ns).max();
     let last = last.filter(|ns| *ns > 0).map(|ns| ns / 1_000_000_000);
     let last = last.and_then(|second| Timestamp::from_second(second).ok());
-    let store = UnderStoreStatus {
+    let mut store = UnderStoreStatus {
         files: sum(|u| u.files),
         bytes: sum(|u| u.bytes),
         complete: found.iter().all(|u| u.is_some_and(|u| u.unlisted == 0)),
         last_sync_time: last.map(Time),
     };
+    if let Some(before) = dataset.status.as_ref().and_then(|s| s.under_store.as_ref()) {
+        store.last_sync_time = told_seldom(before, &store);
+    }
     let unique = sum(|u| u.unique_bytes);
     let cache = CacheStatus::new(
         unique,
@@ -54,6 +63,22 @@ pub fn figures(dataset: &Dataset, usage: Option<&BTreeMap<String, MountUsage>>) 
     };
     status.summary = Some(DatasetSummary::of(&status));
     status
+}
+
+/// When the last comparison is said to have ended: each time is a write.
+fn told_seldom(before: &UnderStoreStatus, now: &UnderStoreStatus) -> Option<Time> {
+    let same = UnderStoreStatus {
+        last_sync_time: before.last_sync_time.clone(),
+        ..now.clone()
+    };
+    match (&before.last_sync_time, &now.last_sync_time) {
+        (Some(Time(told)), Some(Time(ended)))
+            if same == *before && ended.duration_since(*told) < SYNC_TOLD =>
+        {
+            before.last_sync_time.clone()
+        }
+        _ => now.last_sync_time.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -148,5 +173,28 @@ mod tests {
         dataset.status = Some(told.clone());
         assert_eq!(figures(&dataset, None), told);
         assert_eq!(figures(&dataset, Some(&BTreeMap::new())), told);
+    }
+
+    #[test]
+    fn a_comparison_that_found_nothing_is_told_seldom() {
+        let at = |second: i64, files| {
+            let mut usage = usage(0);
+            usage.last_sync_ns = second * 1_000_000_000;
+            usage.files = files;
+            let usage = [("/ns/d".to_owned(), usage)];
+            BTreeMap::from(usage)
+        };
+        let told = |dataset: &Dataset, second, files| {
+            let status = figures(dataset, Some(&at(second, files)));
+            let time = status.under_store.as_ref().unwrap().last_sync_time.clone();
+            (status, time.unwrap().0.as_second())
+        };
+        let mut dataset = dataset();
+        let (first, time) = told(&dataset, 1000, 3);
+        assert_eq!(time, 1000);
+        dataset.status = Some(first);
+        assert_eq!(told(&dataset, 1299, 3).1, 1000, "nothing new");
+        assert_eq!(told(&dataset, 1300, 3).1, 1300);
+        assert_eq!(told(&dataset, 1299, 4).1, 1299, "a file more");
     }
 }

@@ -19,9 +19,6 @@ use std::{
 const HEARTBEATS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 const HEARTBEATS_PER_SECOND: u32 = 1000;
 
-/// A comparison with the store that found nothing is told only so long after the last one that was.
-const SYNC_TOLD: SignedDuration = SignedDuration::from_mins(5);
-
 /// One look at the masters.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -187,22 +184,6 @@ impl View {
         if self.quorum.is_none() || (same && early) {
             self.usage = Arc::clone(&before.usage);
             self.usage_seen = before.usage_seen;
-            return;
-        }
-        for (path, usage) in Arc::make_mut(&mut self.usage) {
-            let last = before.usage.get(path);
-            let last = last.map_or(0, |before| before.last_sync_ns);
-            let later = usage.last_sync_ns.saturating_sub(last);
-            let only = before.usage.get(path).is_some_and(|before| {
-                let same_time = v1::MountUsage {
-                    last_sync_ns: last,
-                    ..usage.clone()
-                };
-                same_time == *before
-            });
-            if only && i128::from(later) < SYNC_TOLD.as_nanos() {
-                usage.last_sync_ns = last;
-            }
         }
     }
 
@@ -474,16 +455,6 @@ mod tests {
         assert_eq!(third.usage["/a/b"].files, 3);
         assert_eq!(third.moved(&second), [Key::new("a", "b")].into());
         assert_eq!(third.warmed(&second), ["W".to_owned()].into());
-        let compared = |second: i64, sync_s: i64| {
-            let mut view = look(second, 3, 2);
-            for usage in Arc::make_mut(&mut view.usage).values_mut() {
-                usage.last_sync_ns = sync_s * 1_000_000_000;
-            }
-            view.settle(&third, least);
-            view
-        };
-        assert!(compared(200, 299).moved(&third).is_empty(), "nothing new");
-        assert!(!compared(200, 300).moved(&third).is_empty());
         let silent = {
             let mut view = View::default();
             view.settle(&third, least);
