@@ -112,15 +112,22 @@ where
     until(api, name, "gone", |object| object.is_none()).await;
 }
 
-/// Runs an operator with the rights that the manifests give it.
-pub(crate) fn operator(client: Client, masters: u16, shutdown: &Shutdown) {
-    let settings = Settings {
+/// An operator whose first master is at that port.
+pub(crate) fn settings(masters: u16) -> Settings {
+    Settings {
         image: "forebay:test".to_owned(),
         namespace: "forebay-system".to_owned(),
         identity: "operator-1".to_owned(),
         http: "127.0.0.1:0".parse().unwrap(),
+        webhook: "127.0.0.1:0".parse().unwrap(),
+        pod_ip: None,
+        placements: Arc::default(),
         dial: Arc::new(move |_, id| format!("127.0.0.1:{}", masters + id as u16 - 1).parse()),
-    };
+    }
+}
+
+/// Runs an operator with the rights that the manifests give it.
+pub(crate) fn operator(client: Client, settings: Settings, shutdown: &Shutdown) {
     let stop = shutdown.clone();
     shutdown.spawn_graceful(|_| async move {
         let operator = Operator::start(client, settings, &stop).await.unwrap();
@@ -163,7 +170,7 @@ async fn from_apply_to_delete() {
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    operator(server.client("operator"), settings(at), &shutdown);
     let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
     let datasets: Api<Dataset> = Api::namespaced(admin.clone(), "default");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
@@ -333,7 +340,7 @@ async fn a_warmup_says_what_it_waits_for() {
     let server = ApiServer::start().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
-    operator(server.client("operator"), port(), &shutdown);
+    operator(server.client("operator"), settings(port()), &shutdown);
     let policies: Api<WarmupPolicy> = Api::namespaced(admin.clone(), "default");
     server.apply(&warmup("all", ""));
     warmup_says(&policies, "all", "Ready", "False", "DatasetNotFound").await;
@@ -374,7 +381,7 @@ async fn a_warmup_from_apply_to_complete() {
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    operator(server.client("operator"), settings(at), &shutdown);
     let store = s3::Store::start("127.0.0.1:0").await;
     let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
@@ -476,7 +483,7 @@ async fn masters_come_and_go() {
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    operator(server.client("operator"), settings(at), &shutdown);
     server.apply(CLUSTER);
     let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
@@ -521,7 +528,7 @@ async fn volumes_of_masters_grow() {
     let server = ApiServer::start().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
-    operator(server.client("operator"), port(), &shutdown);
+    operator(server.client("operator"), settings(port()), &shutdown);
     let cluster = |size: &str| {
         let masters =
             format!("spec:\n  masters: {{storage: {{size: {size}, storageClassName: grows}}}}");
