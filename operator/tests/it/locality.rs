@@ -58,7 +58,7 @@ data: {{claim: {claim}, nodes: \"{nodes}\"}}
 }
 
 /// A pod that mounts claims.
-fn pod(claims: &[&str], metadata: Value, spec: Value) -> Pod {
+pub(crate) fn pod(claims: &[&str], metadata: Value, spec: Value) -> Pod {
     let volume =
         |claim: &&str| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
     let volumes: Vec<Value> = claims.iter().map(volume).collect();
@@ -73,13 +73,13 @@ fn pod(claims: &[&str], metadata: Value, spec: Value) -> Pod {
     serde_json::from_value(pod).unwrap()
 }
 
-fn prefers(node: &str, weight: i32) -> Value {
+pub(crate) fn prefers(node: &str, weight: i32) -> Value {
     let field = json!({"key": "metadata.name", "operator": "In", "values": [node]});
     json!({"weight": weight, "preference": {"matchFields": [field]}})
 }
 
 /// What the API server makes of a pod.
-async fn affinity(server: &ApiServer, namespace: &str, pod: &Pod) -> Value {
+pub(crate) async fn affinity(server: &ApiServer, namespace: &str, pod: &Pod) -> Value {
     let dry = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -89,7 +89,7 @@ async fn affinity(server: &ApiServer, namespace: &str, pod: &Pod) -> Value {
     serde_json::to_value(made.spec.unwrap().affinity).unwrap()
 }
 
-fn preferred(terms: &[Value]) -> Value {
+pub(crate) fn preferred(terms: &[Value]) -> Value {
     json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}})
 }
 
@@ -240,7 +240,17 @@ fn own_address() -> IpAddr {
     socket.local_addr().unwrap().ip()
 }
 
-/// One that knows where data is.
+/// One that the API server can ask.
+pub(crate) fn with_webhook(settings: Settings) -> Settings {
+    let ip = own_address();
+    Settings {
+        webhook: SocketAddr::new(ip, 0),
+        pod_ip: Some(ip),
+        ..settings
+    }
+}
+
+/// One that can be asked, and knows where data is.
 fn webhook_settings() -> Settings {
     let placements = Placements::default();
     for (claim, nodes) in PLACEMENTS {
@@ -254,14 +264,11 @@ fn webhook_settings() -> Settings {
         };
         placements.put(&claim, &placement);
     }
-    let ip = own_address();
-    Settings {
+    with_webhook(Settings {
         http: SocketAddr::new("127.0.0.1".parse().unwrap(), port()),
-        webhook: SocketAddr::new(ip, 0),
-        pod_ip: Some(ip),
         placements: Arc::new(placements),
         ..settings(port())
-    }
+    })
 }
 
 fn metrics(at: SocketAddr) -> String {

@@ -1,6 +1,12 @@
 //! A CacheCluster and a Dataset, from `kubectl apply` to `kubectl delete`.
 
-use crate::{api_server::ApiServer, master, process::port, s3};
+use crate::{
+    api_server::ApiServer,
+    locality::{affinity, pod, preferred, prefers, with_webhook},
+    master,
+    process::port,
+    s3,
+};
 use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
 use forebay_operator::{Operator, Settings};
 use forebay_service::Shutdown;
@@ -13,6 +19,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, runtime::wait::await_condition};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -372,16 +379,17 @@ spec:
     )
 }
 
-/// From `kubectl apply` to every file in place, and again after an edit; the figures of the Dataset follow.
+/// From `kubectl apply` to every file in place, and again after an edit; the figures of the Dataset follow, and pods.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs kube-apiserver and forebay"]
 async fn a_warmup_from_apply_to_complete() {
     forebay_service::telemetry::init();
-    let server = ApiServer::start().await;
+    let server = ApiServer::start_without_policies().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), settings(at), &shutdown);
+    let told = with_webhook(settings(at));
+    operator(server.client("operator"), told, &shutdown);
     let store = s3::Store::start("127.0.0.1:0").await;
     let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
@@ -416,6 +424,9 @@ async fn a_warmup_from_apply_to_complete() {
         summary.is_some_and(|s| s.cached.as_deref() == Some("100%"))
     })
     .await;
+    let reader = pod(&["imagenet"], json!({}), json!({}));
+    let n1 = preferred(&[prefers("n1", 100)]);
+    assert_eq!(affinity(&server, "default", &reader).await, n1);
     // An edit is carried out, too; no file matches any more.
     server.apply(&warmup("all", "include: [nothing/**]"));
     until(&policies, "all", "run again", |policy| {
@@ -425,6 +436,9 @@ async fn a_warmup_from_apply_to_complete() {
     .await;
     server.kubectl(&["delete", "warmup", "all", "--wait=false"]);
     gone(&policies, "all").await;
+    server.kubectl(&["delete", "dataset", "imagenet", "--wait=false"]);
+    gone(&datasets, "imagenet").await;
+    assert_eq!(affinity(&server, "default", &reader).await, Value::Null);
     shutdown.finish().await;
 }
 
