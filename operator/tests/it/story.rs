@@ -93,8 +93,8 @@ fn address() -> String {
     format!("127.77.{high}.{low}")
 }
 
-/// A node, and the pod of a worker on it, as a scheduler and a kubelet would have them.
-async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
+/// A node, and the pod of a worker for it, as a kubelet would have it.
+async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) -> String {
     server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
     server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
@@ -110,6 +110,21 @@ async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
         "{{\"status\":{{\"podIP\":\"{ip}\",\"podIPs\":[{{\"ip\":\"{ip}\"}}],\"phase\":\"Running\"}}}}"
     );
     server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", &running]);
+    pod
+}
+
+/// The scheduler's last word: from then on only a kubelet could end the pod.
+async fn bind(client: &Client, pod: &str) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"},
+    });
+    let params = kube::api::PostParams::default();
+    let bound = pods.create_subresource("binding", pod, &params, &binding);
+    let _: Value = bound.await.unwrap();
 }
 
 pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
@@ -411,7 +426,8 @@ async fn a_warmup_from_apply_to_complete() {
     let _master = master::master(&server.dir.path().join("m"), &master_toml, &key, at);
     warmup_says(&policies, "all", "Ready", "False", "DatasetNotReady").await;
     let ip = address();
-    node_and_pod(&server, &admin, &ip).await;
+    let pod_of_worker = node_and_pod(&server, &admin, &ip).await;
+    bind(&admin, &pod_of_worker).await;
     let worker = server.dir.path().join("w");
     let _worker = master::worker(&worker, &worker_toml, &key, at, &format!("{ip}:7100"));
     warmup_says(&policies, "all", "Complete", "True", "Succeeded").await;
