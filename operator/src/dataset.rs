@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     event::Events,
     masters::{Observatory, Watched},
+    placements::Placements,
     plan::{
         condition,
         dataset::{self, Masters, Observed, Plan},
@@ -38,6 +39,7 @@ pub(crate) struct Datasets {
     pub(crate) secrets: Secrets,
     pub(crate) observatory: Arc<Observatory>,
     pub(crate) calls: Arc<Calls>,
+    pub(crate) placements: Arc<Placements>,
     /// When this operator began to act.
     pub(crate) begun: Timestamp,
 }
@@ -119,6 +121,7 @@ impl Datasets {
             self.secrets.refer(&user, &BTreeSet::new());
             self.calls.forget(uid);
             self.applier.forget("ConfigMap", &placement::key(key));
+            self.placements.forget(key);
             self.own.finalizer(dataset, false).await?;
             return Ok(None);
         }
@@ -132,13 +135,16 @@ impl Datasets {
                 break;
             }
         }
-        for object in &plan.placement {
-            match self.applier.apply(object).await {
-                // Pods read all the same.
-                Err(error) if error.is_refusal() => {
-                    tracing::warn!(dataset = %key, %error, "pods are not told where the data is");
+        if let Some(placement) = &plan.placement {
+            self.placements.put(key, placement);
+            for object in placement::objects(dataset, placement) {
+                match self.applier.apply(&object).await {
+                    // Pods read all the same.
+                    Err(error) if error.is_refusal() => {
+                        tracing::warn!(dataset = %key, %error, "pods are not told where the data is");
+                    }
+                    placed => done = done.and(placed),
                 }
-                placed => done = done.and(placed),
             }
         }
         for act in &plan.volume {

@@ -12,6 +12,9 @@ pub(crate) enum Error {
     /// Somebody else has an object of the name that we need.
     #[error("{0} is there already and not ours: rename it, or delete it")]
     NameInUse(String),
+    /// The webhook cannot be served.
+    #[error("cannot serve the webhook: {0}")]
+    Webhook(String),
     /// Credentials cannot be sealed.
     #[error(transparent)]
     Seal(#[from] forebay_seal::SealError),
@@ -41,6 +44,7 @@ impl Error {
                 _ => "ApiServerFailed",
             },
             Error::NameInUse(_) => "NameInUse",
+            Error::Webhook(_) => "WebhookFailed",
             Error::Seal(_) => "SealFailed",
             Error::Call(error) => crate::plan::mount::reason(error.code),
         }
@@ -53,7 +57,7 @@ impl Error {
                 matches!(&**source, kube::Error::Api(s) if matches!(s.code, 400 | 403 | 405 | 422))
             }
             Error::NameInUse(_) | Error::Seal(_) => true,
-            Error::Call(_) => false,
+            Error::Webhook(_) | Error::Call(_) => false,
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`plan`] decides, purely: objects and what was observed in, objects, calls and conditions out. The rest acts:
 //! informers keep what the API server says (`world`), the masters of each cluster are asked every few seconds
-//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`). Once, the API server is given the
-//! policy by which pods go where their data is (`locality`).
+//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`). Pods go where their data
+//! is by a policy that the API server is given once, or by a webhook (`locality`).
 //!
 //! It is not in the way of data: masters keep the mount table, and everything goes on while no operator runs.
 //!
@@ -25,13 +25,16 @@ mod locality;
 mod masters;
 mod metrics;
 pub mod operator;
+mod placements;
 pub mod plan;
 mod probe;
 mod secrets;
 mod status;
 mod user_claim;
 mod warmup;
+mod webhook;
 mod world;
 
 pub use masters::Dial;
 pub use operator::{Operator, Settings};
+pub use placements::Placements;

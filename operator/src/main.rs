@@ -4,7 +4,11 @@ use clap::Parser;
 use forebay_operator::{Operator, Settings};
 use forebay_service::Shutdown;
 use kube::{Client, Config};
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Makes masters, workers and volumes of what the Kubernetes API says.
@@ -17,6 +21,12 @@ struct Flags {
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "FOREBAY_OPERATOR_HTTP", default_value = "0.0.0.0:7301")]
     http: SocketAddr,
+    /// Where the API server is answered that asks which nodes a pod is to prefer; only if it has no MutatingAdmissionPolicies.
+    #[arg(long, env = "FOREBAY_OPERATOR_WEBHOOK", default_value = "0.0.0.0:7302")]
+    webhook: SocketAddr,
+    /// Address of the pod that this process runs in, by which the API server reaches the webhook. Default: there is none.
+    #[arg(long, env = "FOREBAY_OPERATOR_POD_IP")]
+    pod_ip: Option<IpAddr>,
     /// Namespace of the Lease. Default: the one that the operator runs in.
     #[arg(long, env = "FOREBAY_OPERATOR_NAMESPACE")]
     namespace: Option<String>,
@@ -59,6 +69,9 @@ async fn run(flags: Flags) -> Result<bool, String> {
         namespace,
         identity: flags.identity,
         http: flags.http,
+        webhook: flags.webhook,
+        pod_ip: flags.pod_ip,
+        placements: Arc::default(),
         dial: Arc::new(|names, id| names.address(id).parse()),
     };
     let shutdown = Shutdown::new();

@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     requests: Family<Verb, Counter>,
     watch_failures: Counter,
     calls: Family<Failure, Counter>,
+    pods_reviewed: Counter,
+    pods_patched: Counter,
     leading: Gauge,
 }
 
@@ -63,6 +65,16 @@ impl Metrics {
             self.calls.clone(),
         );
         registry.register(
+            "pods_reviewed",
+            "Pods that the API server asked the webhook about.",
+            self.pods_reviewed.clone(),
+        );
+        registry.register(
+            "pods_patched",
+            "Pods among them that were told which nodes to prefer.",
+            self.pods_patched.clone(),
+        );
+        registry.register(
             "leading",
             "Whether this one acts: of several operators one does.",
             self.leading.clone(),
@@ -88,6 +100,11 @@ impl Metrics {
 
     pub(crate) fn call(&self, kind: &'static str, reason: &'static str) {
         self.calls.get_or_create(&Failure { kind, reason }).inc();
+    }
+
+    pub(crate) fn reviewed(&self, patched: bool) {
+        self.pods_reviewed.inc();
+        self.pods_patched.inc_by(u64::from(patched));
     }
 
     pub(crate) fn leads(&self, leads: bool) {

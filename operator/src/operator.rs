@@ -10,9 +10,10 @@ use crate::{
     election::Election,
     event::Events,
     informer::Informer,
-    locality,
+    locality::Locality,
     masters::{Dial, Observatory},
     metrics::Metrics,
+    placements::Placements,
     secrets::Secrets,
     status::Own,
     user_claim::UserClaims,
@@ -24,7 +25,7 @@ use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -51,6 +52,12 @@ pub struct Settings {
     pub identity: String,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub http: SocketAddr,
+    /// Where the API server is answered that asks about pods, if it has to ask.
+    pub webhook: SocketAddr,
+    /// The address of this pod, by which it does; absent: it does not.
+    pub pod_ip: Option<IpAddr>,
+    /// Where data is, as far as it is known.
+    pub placements: Arc<Placements>,
     /// How masters are reached.
     pub dial: Dial,
 }
@@ -175,7 +182,16 @@ impl Operator {
         self.ready.store(true, Ordering::Release);
         tracing::info!("everything is listed");
         let client = self.client.clone();
-        shutdown.spawn(locality::install(client.clone(), Arc::clone(&self.metrics)));
+        let locality = Locality {
+            client: client.clone(),
+            metrics: Arc::clone(&self.metrics),
+            placements: Arc::clone(&self.settings.placements),
+            namespace: self.settings.namespace.clone(),
+            webhook: self.settings.webhook,
+            pod_ip: self.settings.pod_ip,
+            shutdown: shutdown.clone(),
+        };
+        shutdown.spawn(locality.install());
         let applier = Arc::new(Applier::new(
             client.clone(),
             Arc::clone(&world),
@@ -216,6 +232,7 @@ impl Operator {
             world: Arc::clone(&world),
             applier: Arc::clone(&applier),
             events: events.clone(),
+            placements: Arc::clone(&self.settings.placements),
             told: Mutex::default(),
         });
         let dataset = Arc::new(Datasets {
@@ -226,6 +243,7 @@ impl Operator {
             secrets,
             observatory,
             calls: Arc::new(calls),
+            placements: Arc::clone(&self.settings.placements),
             begun: clock::now(),
         });
         let clusters = controller::run(

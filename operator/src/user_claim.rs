@@ -4,6 +4,7 @@ use crate::{
     apply::Applier,
     error::Result,
     event::Events,
+    placements::Placements,
     plan::{
         name::{Key, cluster_of, uid},
         placement,
@@ -22,6 +23,7 @@ pub(crate) struct UserClaims {
     pub(crate) world: Arc<World>,
     pub(crate) applier: Arc<Applier>,
     pub(crate) events: Events,
+    pub(crate) placements: Arc<Placements>,
     /// What was told last, by the uid of the claim.
     pub(crate) told: Mutex<BTreeMap<String, Note>>,
 }
@@ -62,8 +64,9 @@ impl UserClaims {
         }
         if claim.metadata.deletion_timestamp.is_some() {
             self.told.lock().remove(&id);
-            let placement = placement::key(&Key::of(&*claim));
-            self.applier.forget("ConfigMap", &placement);
+            let key = Key::of(&*claim);
+            self.applier.forget("ConfigMap", &placement::key(&key));
+            self.placements.forget_claim(&key);
         } else if let Some(note) = self.news(id, plan.note) {
             let Note {
                 warning,

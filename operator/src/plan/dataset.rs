@@ -6,7 +6,7 @@ use crate::plan::{
     dataset_status,
     mount::{self, Attempt, Call, Fault, Outcome, Standing, Table, Verdict, Wanted},
     name::{FINALIZER, Key, Names, cluster_of, root, uid},
-    placement,
+    placement::{self, Placement},
     volume::{self, Claimant},
 };
 use forebay_crds::{CacheCluster, Dataset, DatasetStatus};
@@ -99,8 +99,8 @@ pub struct Plan {
     pub finalizer: bool,
     /// Objects to apply.
     pub apply: Vec<Value>,
-    /// Objects to apply that it can do without.
-    pub placement: Vec<Value>,
+    /// Where its data is, if that is known: a Dataset can do without.
+    pub placement: Option<Placement>,
     /// What else to do about the volume.
     pub volume: Vec<claim::Act>,
     /// Calls to the masters.
@@ -244,7 +244,8 @@ fn serve(observed: &Observed<'_>, cluster: &CacheCluster) -> Plan {
             // Without workers nobody says who holds what: it stays as it was told last.
             if let Some(held) = placement::held(dataset, usage).filter(|_| workers > 0) {
                 let nodes = placement::weights(&held, nodes, workers);
-                plan.placement = placement::objects(dataset, &claims(observed), &nodes);
+                let targets = claims(observed);
+                plan.placement = Some(Placement { targets, nodes });
             }
             if let Some(ready) = plan.findings.first_mut().filter(|f| f.holds)
                 && workers == 0

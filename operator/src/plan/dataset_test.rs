@@ -596,17 +596,17 @@ fn pods_are_told_where_the_data_is_as_long_as_workers_say_so() {
             workers,
             ..Case::default()
         };
-        let placement = case.plan().placement;
+        let Placement { targets, nodes } = case.plan().placement?;
         // That of a claim that a user made goes with it.
-        if let Some(of_user) = placement.get(1) {
-            assert_eq!(of_user["metadata"]["namespace"], "team");
-            assert_eq!(of_user["metadata"]["ownerReferences"][0]["uid"], "A");
-        }
-        assert!(placement.len() != 1, "both or none");
-        placement.first().map(|o| o["data"]["nodes"].clone())
+        let [_, of_user] = &targets[..] else {
+            panic!("both: {targets:?}");
+        };
+        assert_eq!(of_user.claim, Key::new("team", "mine"));
+        assert_eq!(of_user.owner.uid, "A");
+        Some(nodes)
     };
-    assert_eq!(nodes(5, 1), Some(json!("n1=100")));
-    assert_eq!(nodes(0, 1), Some(json!("")));
+    assert_eq!(nodes(5, 1), Some(vec![("n1".to_owned(), 100)]));
+    assert_eq!(nodes(0, 1), Some(Vec::new()));
     assert_eq!(nodes(5, 0), None, "it stays as it is");
-    assert!(Case::default().plan().placement.is_empty(), "not known yet");
+    assert_eq!(Case::default().plan().placement, None, "not known yet");
 }

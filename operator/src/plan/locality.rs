@@ -20,31 +20,58 @@ pub const PLURALS: [&str; 2] = [
 pub const NAME: &str = "forebay-locality";
 
 /// Where the terms go.
-const AFFINITY: &str = "/spec/affinity";
-const NODE_AFFINITY: &str = "/spec/affinity/nodeAffinity";
-const PREFERRED: &str =
+pub(crate) const AFFINITY: &str = "/spec/affinity";
+pub(crate) const NODE_AFFINITY: &str = "/spec/affinity/nodeAffinity";
+pub(crate) const PREFERRED: &str =
     "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution";
 
-/// The policy and its binding, in a version of the API. They go with the CSIDriver (of that uid), the one object of
-/// the manifests whose name is always the same.
+/// The annotation by which a pod is left alone, and what it says then.
+pub(crate) const ANNOTATION: &str = "forebay.io/locality";
+pub(crate) const OFF: &str = "off";
+
+/// Of each object: its name, and that it goes with the CSIDriver (of that uid), the one object of the manifests whose name is
+/// always the same.
+pub(crate) fn metadata(driver_uid: &str) -> Value {
+    json!({
+        "name": NAME,
+        "labels": {MANAGED_BY: MANAGER},
+        "ownerReferences": [{
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "CSIDriver",
+            "name": DRIVER,
+            "uid": driver_uid,
+        }],
+    })
+}
+
+/// The pods that are not left alone, whatever they mount, as conditions in CEL.
+pub(crate) fn conditions() -> [Value; 2] {
+    [
+        json!({
+            "name": "not-opted-out",
+            "expression": format!(
+                "object.metadata.?annotations[?'{ANNOTATION}'].orValue('') != '{OFF}'"
+            ),
+        }),
+        json!({
+            "name": "has-no-node-yet",
+            "expression": "object.spec.?nodeName.orValue('') == '' \
+                && !object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'DaemonSet')",
+        }),
+    ]
+}
+
+/// The policy and its binding, in a version of the API.
 pub fn objects(version: &str, driver_uid: &str) -> [Value; 2] {
     let object = |kind: &str, spec: Value| {
         json!({
             "apiVersion": format!("{GROUP}/{version}"),
             "kind": kind,
-            "metadata": {
-                "name": NAME,
-                "labels": {MANAGED_BY: MANAGER},
-                "ownerReferences": [{
-                    "apiVersion": "storage.k8s.io/v1",
-                    "kind": "CSIDriver",
-                    "name": DRIVER,
-                    "uid": driver_uid,
-                }],
-            },
+            "metadata": metadata(driver_uid),
             "spec": spec,
         })
     };
+    let [not_opted_out, no_node_yet] = conditions();
     let policy = json!({
         // Pods are made, whatever is the matter here.
         "failurePolicy": "Ignore",
@@ -60,15 +87,8 @@ pub fn objects(version: &str, driver_uid: &str) -> [Value; 2] {
                     .exists(v, v.?persistentVolumeClaim.?claimName.orValue('') == params.data.claim)",
             },
             {"name": "data-is-cached", "expression": "params.data.nodes != ''"},
-            {
-                "name": "not-opted-out",
-                "expression": "object.metadata.?annotations[?'forebay.io/locality'].orValue('') != 'off'",
-            },
-            {
-                "name": "has-no-node-yet",
-                "expression": "object.spec.?nodeName.orValue('') == '' \
-                    && !object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'DaemonSet')",
-            },
+            not_opted_out,
+            no_node_yet,
         ],
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch()}}],
     });

@@ -25,4 +25,5 @@ pub mod view;
 pub mod volume;
 pub mod warmup;
 pub mod warmup_status;
+pub mod webhook;
 pub mod worker;

@@ -48,6 +48,15 @@ pub struct Target {
     pub owner: OwnerReference,
 }
 
+/// Where a Dataset's data is, for the pods of its claims.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// Its claims.
+    pub targets: Vec<Target>,
+    /// The nodes to prefer, with weights, the heaviest first.
+    pub nodes: Vec<(String, u64)>,
+}
+
 /// What is known, by path, of the mounts of a Dataset: who holds it. None while nothing is known of any.
 pub fn held(dataset: &Dataset, usage: &BTreeMap<String, MountUsage>) -> Option<Held> {
     let root = root(&Key::of(dataset));
@@ -129,7 +138,7 @@ pub fn key(claim: &Key) -> Key {
 }
 
 /// The ConfigMaps that say it.
-pub fn objects(dataset: &Dataset, targets: &[Target], nodes: &[(String, u64)]) -> Vec<Value> {
+pub fn objects(dataset: &Dataset, placement: &Placement) -> Vec<Value> {
     let of = Key::of(dataset);
     let uid = uid(dataset);
     let labels = texts(&[
@@ -139,9 +148,8 @@ pub fn objects(dataset: &Dataset, targets: &[Target], nodes: &[(String, u64)]) -
         (DATASET_NAME, &of.name),
         (PLACEMENT, "true"),
     ]);
-    let nodes = nodes
-        .iter()
-        .map(|(node, weight)| format!("{node}={weight}"));
+    let nodes = placement.nodes.iter();
+    let nodes = nodes.map(|(node, weight)| format!("{node}={weight}"));
     let nodes = nodes.collect::<Vec<_>>().join(",");
     let object = |target: &Target| {
         let Key { namespace, name } = key(&target.claim);
@@ -157,7 +165,7 @@ pub fn objects(dataset: &Dataset, targets: &[Target], nodes: &[(String, u64)]) -
             "data": {"claim": target.claim.name, "nodes": nodes},
         })
     };
-    targets.iter().map(object).collect()
+    placement.targets.iter().map(object).collect()
 }
 
 #[cfg(test)]
@@ -191,8 +199,11 @@ mod tests {
     fn told(holders: &[(u64, u64)], cached: u64, count: usize) -> String {
         let usage = [("/ns/d".to_owned(), usage(holders, cached))].into();
         let nodes = (0..100).map(|id| (id, format!("n{id:02}"))).collect();
-        let weights = weights(&held(&dataset(), &usage).unwrap(), &nodes, count);
-        let objects = objects(&dataset(), &[Target::own(&dataset())], &weights);
+        let placement = Placement {
+            targets: vec![Target::own(&dataset())],
+            nodes: weights(&held(&dataset(), &usage).unwrap(), &nodes, count),
+        };
+        let objects = objects(&dataset(), &placement);
         objects[0]["data"]["nodes"].as_str().unwrap().to_owned()
     }
 
@@ -252,7 +263,11 @@ mod tests {
             claim: Key::new("ns", name),
             owner: owner("Dataset", "d", "D"),
         });
-        let objects = objects(&dataset(), &claims, &[("n1".to_owned(), 100)]);
+        let placement = Placement {
+            targets: claims.into(),
+            nodes: vec![("n1".to_owned(), 100)],
+        };
+        let objects = objects(&dataset(), &placement);
         let names = objects.iter().map(|o| o["metadata"]["name"].as_str());
         let names: Vec<&str> = names.map(Option::unwrap).collect();
         assert_eq!(

@@ -20,6 +20,24 @@ pub(crate) struct ApiServer {
 impl ApiServer {
     /// Starts it, and installs `manifests/default`.
     pub(crate) async fn start() -> ApiServer {
+        // From 1.36 on that is so without being said.
+        ApiServer::start_with(&[
+            "--feature-gates=MutatingAdmissionPolicy=true",
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+        ])
+        .await
+    }
+
+    /// One without MutatingAdmissionPolicies. No proxy leads to Services: it goes to their endpoints itself.
+    pub(crate) async fn start_without_policies() -> ApiServer {
+        ApiServer::start_with(&[
+            "--feature-gates=MutatingAdmissionPolicy=false",
+            "--enable-aggregator-routing=true",
+        ])
+        .await
+    }
+
+    async fn start_with(flags: &[&str]) -> ApiServer {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| -> PathBuf { dir.path().join(name) };
@@ -86,12 +104,7 @@ impl ApiServer {
                 ])
                 .args(["--disable-admission-plugins", "ServiceAccount"])
                 .args(["--service-cluster-ip-range", "10.96.0.0/16"])
-                // From 1.36 on that is so without being said.
-                .args(["--feature-gates", "MutatingAdmissionPolicy=true"])
-                .args([
-                    "--runtime-config",
-                    "admissionregistration.k8s.io/v1beta1=true",
-                ]),
+                .args(flags),
         ));
         let server = ApiServer {
             _processes: Vec::new(),

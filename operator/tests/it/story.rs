@@ -1,6 +1,12 @@
 //! A CacheCluster and a Dataset, from `kubectl apply` to `kubectl delete`.
 
-use crate::{api_server::ApiServer, master, process::port, s3};
+use crate::{
+    api_server::ApiServer,
+    locality::{affinity, pod, preferred, prefers, with_webhook},
+    master,
+    process::port,
+    s3,
+};
 use forebay_crds::{CacheCluster, Dataset, WarmupPolicy};
 use forebay_operator::{Operator, Settings};
 use forebay_service::Shutdown;
@@ -13,6 +19,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, runtime::wait::await_condition};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -86,8 +93,8 @@ fn address() -> String {
     format!("127.77.{high}.{low}")
 }
 
-/// A node, and the pod of a worker on it, as a scheduler and a kubelet would have them.
-async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
+/// A node, and the pod of a worker for it, as a kubelet would have it.
+async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) -> String {
     server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
     server.kubectl(&["taint", "node", "n1", "node.kubernetes.io/not-ready-"]);
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
@@ -103,6 +110,21 @@ async fn node_and_pod(server: &ApiServer, client: &Client, ip: &str) {
         "{{\"status\":{{\"podIP\":\"{ip}\",\"podIPs\":[{{\"ip\":\"{ip}\"}}],\"phase\":\"Running\"}}}}"
     );
     server.kubectl(&["patch", "pod", &pod, "--subresource=status", "-p", &running]);
+    pod
+}
+
+/// The scheduler's last word: from then on only a kubelet could end the pod.
+async fn bind(client: &Client, pod: &str) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"},
+    });
+    let params = kube::api::PostParams::default();
+    let bound = pods.create_subresource("binding", pod, &params, &binding);
+    let _: Value = bound.await.unwrap();
 }
 
 pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
@@ -112,15 +134,22 @@ where
     until(api, name, "gone", |object| object.is_none()).await;
 }
 
-/// Runs an operator with the rights that the manifests give it.
-pub(crate) fn operator(client: Client, masters: u16, shutdown: &Shutdown) {
-    let settings = Settings {
+/// An operator whose first master is at that port.
+pub(crate) fn settings(masters: u16) -> Settings {
+    Settings {
         image: "forebay:test".to_owned(),
         namespace: "forebay-system".to_owned(),
         identity: "operator-1".to_owned(),
         http: "127.0.0.1:0".parse().unwrap(),
+        webhook: "127.0.0.1:0".parse().unwrap(),
+        pod_ip: None,
+        placements: Arc::default(),
         dial: Arc::new(move |_, id| format!("127.0.0.1:{}", masters + id as u16 - 1).parse()),
-    };
+    }
+}
+
+/// Runs an operator with the rights that the manifests give it.
+pub(crate) fn operator(client: Client, settings: Settings, shutdown: &Shutdown) {
     let stop = shutdown.clone();
     shutdown.spawn_graceful(|_| async move {
         let operator = Operator::start(client, settings, &stop).await.unwrap();
@@ -163,7 +192,7 @@ async fn from_apply_to_delete() {
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    operator(server.client("operator"), settings(at), &shutdown);
     let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
     let datasets: Api<Dataset> = Api::namespaced(admin.clone(), "default");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
@@ -333,7 +362,7 @@ async fn a_warmup_says_what_it_waits_for() {
     let server = ApiServer::start().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
-    operator(server.client("operator"), port(), &shutdown);
+    operator(server.client("operator"), settings(port()), &shutdown);
     let policies: Api<WarmupPolicy> = Api::namespaced(admin.clone(), "default");
     server.apply(&warmup("all", ""));
     warmup_says(&policies, "all", "Ready", "False", "DatasetNotFound").await;
@@ -365,16 +394,17 @@ spec:
     )
 }
 
-/// From `kubectl apply` to every file in place, and again after an edit; the figures of the Dataset follow.
+/// From `kubectl apply` to every file in place, and again after an edit; the figures of the Dataset follow, and pods.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs kube-apiserver and forebay"]
 async fn a_warmup_from_apply_to_complete() {
     forebay_service::telemetry::init();
-    let server = ApiServer::start().await;
+    let server = ApiServer::start_without_policies().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    let told = with_webhook(settings(at));
+    operator(server.client("operator"), told, &shutdown);
     let store = s3::Store::start("127.0.0.1:0").await;
     let secrets: Api<Secret> = Api::namespaced(admin.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
@@ -396,7 +426,8 @@ async fn a_warmup_from_apply_to_complete() {
     let _master = master::master(&server.dir.path().join("m"), &master_toml, &key, at);
     warmup_says(&policies, "all", "Ready", "False", "DatasetNotReady").await;
     let ip = address();
-    node_and_pod(&server, &admin, &ip).await;
+    let pod_of_worker = node_and_pod(&server, &admin, &ip).await;
+    bind(&admin, &pod_of_worker).await;
     let worker = server.dir.path().join("w");
     let _worker = master::worker(&worker, &worker_toml, &key, at, &format!("{ip}:7100"));
     warmup_says(&policies, "all", "Complete", "True", "Succeeded").await;
@@ -409,6 +440,9 @@ async fn a_warmup_from_apply_to_complete() {
         summary.is_some_and(|s| s.cached.as_deref() == Some("100%"))
     })
     .await;
+    let reader = pod(&["imagenet"], json!({}), json!({}));
+    let n1 = preferred(&[prefers("n1", 100)]);
+    assert_eq!(affinity(&server, "default", &reader).await, n1);
     // An edit is carried out, too; no file matches any more.
     server.apply(&warmup("all", "include: [nothing/**]"));
     until(&policies, "all", "run again", |policy| {
@@ -418,6 +452,9 @@ async fn a_warmup_from_apply_to_complete() {
     .await;
     server.kubectl(&["delete", "warmup", "all", "--wait=false"]);
     gone(&policies, "all").await;
+    server.kubectl(&["delete", "dataset", "imagenet", "--wait=false"]);
+    gone(&datasets, "imagenet").await;
+    assert_eq!(affinity(&server, "default", &reader).await, Value::Null);
     shutdown.finish().await;
 }
 
@@ -476,7 +513,7 @@ async fn masters_come_and_go() {
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
     let at = port();
-    operator(server.client("operator"), at, &shutdown);
+    operator(server.client("operator"), settings(at), &shutdown);
     server.apply(CLUSTER);
     let clusters: Api<CacheCluster> = Api::namespaced(admin.clone(), "default");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), "default");
@@ -521,7 +558,7 @@ async fn volumes_of_masters_grow() {
     let server = ApiServer::start().await;
     let admin = server.client("admin");
     let shutdown = Shutdown::new();
-    operator(server.client("operator"), port(), &shutdown);
+    operator(server.client("operator"), settings(port()), &shutdown);
     let cluster = |size: &str| {
         let masters =
             format!("spec:\n  masters: {{storage: {{size: {size}, storageClassName: grows}}}}");
