@@ -2,7 +2,7 @@
 //!
 //! [`plan`] decides, purely: objects and what was observed in, objects, calls and conditions out. The rest acts:
 //! informers keep what the API server says (`world`), the masters of each cluster are asked every few seconds
-//! (`masters`), and three controllers carry plans out (`cluster`, `dataset`, `warmup`). Pods go where their data
+//! (`masters`), and four controllers carry plans out (`cluster`, `dataset`, `user_claim`, `warmup`). Pods go where their data
 //! is by a policy that the API server is given once, or by a webhook (`locality`).
 //!
 //! It is not in the way of data: masters keep the mount table, and everything goes on while no operator runs.
