@@ -15,7 +15,7 @@ use k8s_openapi::{
 use std::collections::BTreeMap;
 
 /// A comparison with the store that found nothing is told only so long after the last one that was.
-const SYNC_TOLD: SignedDuration = SignedDuration::from_mins(5);
+const SYNC_TOLD: SignedDuration = SignedDuration::from_hours(1);
 
 /// The figures by what is known of mounts, by path; where nothing is, they stay as they were told last.
 pub fn figures(dataset: &Dataset, usage: Option<&BTreeMap<String, MountUsage>>) -> DatasetStatus {
@@ -193,8 +193,8 @@ mod tests {
         let (first, time) = told(&dataset, 1000, 3);
         assert_eq!(time, 1000);
         dataset.status = Some(first);
-        assert_eq!(told(&dataset, 1299, 3).1, 1000, "nothing new");
-        assert_eq!(told(&dataset, 1300, 3).1, 1300);
+        assert_eq!(told(&dataset, 4599, 3).1, 1000, "nothing new");
+        assert_eq!(told(&dataset, 4600, 3).1, 4600);
         assert_eq!(told(&dataset, 1299, 4).1, 1299, "a file more");
     }
 }
