@@ -37,17 +37,14 @@ impl Informer<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let api: Api<DeserializeGuard<K>> = Api::all(client);
-        let events = watcher::watcher(api, config);
-        // One object that cannot be read must not hide the others.
-        let events = events.filter_map(|event| async { event.map(readable).transpose() });
-        self.keep(events, shrink, changed)
+        self.selected(client, config, |_| true, shrink, changed)
     }
 
     /// Keeps those objects that are wanted, where no selector can tell them from others.
     pub(crate) fn selected<K>(
         &self,
         client: kube::Client,
+        config: watcher::Config,
         wanted: fn(&K) -> bool,
         shrink: fn(&mut K),
         changed: impl Listener<K>,
@@ -56,7 +53,8 @@ impl Informer<'_> {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let api: Api<DeserializeGuard<K>> = Api::all(client);
-        let events = watcher::watcher(api, watcher::Config::default());
+        let events = watcher::watcher(api, config);
+        // One object that cannot be read must not hide the others.
         let events = events.filter_map(move |event| async move {
             let event = event.map(readable).transpose()?;
             event.map(|event| select(event, wanted)).transpose()

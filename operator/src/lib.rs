@@ -9,7 +9,7 @@
 //!
 //! Invariants: only the holder of the Lease acts; an object that is not ours is never touched; credentials are sealed
 //! before they leave the process, and are in no log, event or status; at rest there is no request to the API server but
-//! those that keep watches and the Lease alive.
+//! those that keep watches and the Lease alive, and, once an hour for each Dataset, when it was last compared with its store.
 
 mod apply;
 mod calls;

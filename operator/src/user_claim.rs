@@ -14,9 +14,13 @@ use crate::{
     world::World,
 };
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::runtime::reflector::ObjectRef as Ref;
+use kube::{ResourceExt, runtime::reflector::ObjectRef as Ref};
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What it takes to carry them out.
 pub(crate) struct UserClaims {
@@ -85,6 +89,12 @@ impl UserClaims {
             told.remove(&id);
             return None;
         };
+        if !told.contains_key(&id) {
+            // Some went unseen.
+            let there = self.world.claims.state();
+            let there: BTreeSet<_> = there.iter().filter_map(|claim| claim.uid()).collect();
+            told.retain(|id, _| there.contains(id));
+        }
         let before = told.insert(id, note.clone());
         (before.as_ref() != Some(&note)).then_some(note)
     }

@@ -118,7 +118,13 @@ impl World {
                 None => tell(claim.meta()),
             };
             // Those of users bear no label of ours.
-            informer.selected(client.clone(), concerns, without_managed_fields, changed)
+            informer.selected(
+                client.clone(),
+                all(),
+                concerns,
+                without_managed_fields,
+                changed,
+            )
         };
         let datasets = {
             let (queues, versions) = (queues.clone(), Versions::default());
