@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Kinds of which there are as many as Datasets.
-const MANY: [&str; 2] = ["PersistentVolume", "PersistentVolumeClaim"];
+const MANY: [&str; 3] = ["PersistentVolume", "PersistentVolumeClaim", "ConfigMap"];
 /// Their annotation with the hash of what was applied.
 const APPLIED: &str = "forebay.io/applied";
 
@@ -121,6 +121,11 @@ impl Applier {
                 let claim = Ref::new(&key.name).within(&key.namespace);
                 let claim = self.world.claims.get(&claim);
                 claim.and_then(|claim| serde_json::to_value(&*claim).ok())
+            }
+            "ConfigMap" => {
+                let map = Ref::new(&key.name).within(&key.namespace);
+                let map = self.world.config_maps.get(&map);
+                map.and_then(|map| serde_json::to_value(&*map).ok())
             }
             _ => None,
         };

@@ -1,167 +1,132 @@
 //! Whether the under stores of mounts that are there still answer: nobody else would say so before somebody reads.
 //!
-//! Every few seconds one known file of each mount is compared with its store (`Admin.Sync` of a file): one request for
-//! metadata, and no change of the tree unless the file has changed. A mount in which no file is known has its top
-//! directory listed instead.
+//! Every few seconds the masters are asked about each mount (`Admin.ProbeMount`): one request for metadata of one object,
+//! and nothing is changed.
 
 use crate::{
     masters::{Observatory, Watched},
     plan::{
         mount::{Fault, reason},
         name::dataset_of,
+        view::View,
     },
 };
-use forebay_client::{
-    Error as CallError,
-    call::{error_of, jittered, share},
-};
-use forebay_proto::v1::{self, call::What, metadata_client::MetadataClient};
+use forebay_client::call::{jittered, share};
+use forebay_proto::v1;
 use forebay_types::{Code, MountSpec};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream::FuturesUnordered};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    pin::pin,
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often each mount is probed …
-const INTERVAL: Duration = Duration::from_secs(5);
-/// … unless that were more than so many a second of a cluster.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// … unless that were more than so many a second for one cluster.
 const PER_SECOND: u32 = 20;
-/// Probes of a cluster at the same time.
-const AT_ONCE: usize = 32;
-/// How long a store may take for a file, or for a small directory.
-const ANSWER: Duration = Duration::from_secs(3);
-/// How long a directory of unknown size is waited for: it takes its time, and that is no fault.
-const ANSWER_MOST: Duration = Duration::from_secs(10);
-/// When a failure that may pass is tried again, before it is told.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How deep a file is looked for, and among how many names.
-const DEPTH: usize = 4;
-const NAMES: u64 = 16;
+/// Probes of a cluster at the same time: also if no store answers.
+const AT_ONCE: usize = 128;
+/// Longer than the masters give a store.
+const ANSWER: Duration = Duration::from_secs(6);
 
-/// What is known of a mount.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// A file in it.
-    file: Option<Vec<u8>>,
-    /// Whether its top directory has but a few names.
-    small: bool,
-}
-
-/// Probes the mounts of a cluster until it is left alone: one after the other, evenly over the interval.
+/// Probes the mounts of a cluster until it is left alone: one after the other in the order of their paths, evenly, and
+/// none waits for one that does not answer.
 pub(crate) async fn run(observatory: Arc<Observatory>, watched: Arc<Watched>) {
-    let mut known = BTreeMap::<String, Known>::new();
+    let mut probes = FuturesUnordered::new();
+    let mut under_way = BTreeSet::new();
+    let mut last = None::<String>;
+    let mut pause = INTERVAL;
+    let mut due = Instant::now();
     loop {
-        let view = watched.view();
-        let mounts = view.table.iter();
-        let ours = mounts
-            .filter(|(path, row)| row.uri != MountSpec::SCRATCH && dataset_of(path).is_some());
-        let ours: Vec<(String, Known)> = ours
-            .map(|(path, _)| (path.clone(), known.remove(path).unwrap_or_default()))
-            .collect();
-        known.clear();
-        let count = ours.len() as u32;
-        let interval = INTERVAL.max(Duration::from_secs(1) * count / PER_SECOND);
-        let interval = jittered(interval, share());
-        if ours.is_empty() || view.quorum.is_none() {
-            known.extend(ours);
-            sleep(interval).await;
-            continue;
-        }
-        let paths: BTreeSet<String> = ours.iter().map(|(path, _)| path.clone()).collect();
-        let mut faults = BTreeMap::clone(&watched.faults());
-        faults.retain(|path, _| paths.contains(path));
-        observatory.found(&watched, faults.clone());
-        let begun = stream::iter(ours).then(move |next| async move {
-            sleep(interval / count).await;
-            next
-        });
-        let probes = begun.map(|(path, known)| {
-            let watched = Arc::clone(&watched);
-            async move {
-                let (known, fault) = twice(&watched, &path, known).await;
-                (path, known, fault)
+        tokio::select! {
+            () = sleep_until(due) => {
+                let view = watched.view();
+                let mut mount = next(&view, last.as_deref());
+                if mount.is_none() {
+                    // All had their turn.
+                    pause = pace(&view);
+                    tell(&observatory, &watched, None);
+                    mount = next(&view, None);
+                }
+                due = Instant::now() + pause;
+                last.clone_from(&mount);
+                let room = probes.len() < AT_ONCE && view.quorum.is_some();
+                if let Some(mount) = mount.filter(|_| room)
+                    && under_way.insert(mount.clone())
+                {
+                    let watched = Arc::clone(&watched);
+                    probes.push(async move {
+                        let said = probe(&watched, &mount).await;
+                        (mount, said)
+                    });
+                }
             }
-        });
-        let mut probed = pin!(probes.buffer_unordered(AT_ONCE));
-        while let Some((path, now, fault)) = probed.next().await {
-            // Masters that went meanwhile know nothing of stores, and nobody of a mount that went.
-            let view = watched.view();
-            let counts = view.quorum.is_some() && view.table.contains_key(&path);
-            if counts && faults.get(&path) != fault.as_ref() {
-                match fault {
-                    Some(fault) => faults.insert(path.clone(), fault),
-                    None => faults.remove(&path),
-                };
-                observatory.found(&watched, faults.clone());
+            Some((mount, said)) = probes.next() => {
+                under_way.remove(&mount);
+                let news = said.map(|fault| (mount, fault));
+                tell(&observatory, &watched, news);
             }
-            known.insert(path, now);
         }
     }
 }
 
-async fn twice(watched: &Watched, mount: &str, known: Known) -> (Known, Option<Fault>) {
-    let (known, fault) = probe(watched, mount, known).await;
-    if fault
-        .as_ref()
-        .is_none_or(|fault| fault.reason != "StoreUnreachable")
-    {
-        return (known, fault);
+/// Tells what is known now, if that is something else than before.
+fn tell(observatory: &Observatory, watched: &Watched, news: Option<(String, Option<Fault>)>) {
+    let view = watched.view();
+    let before = watched.faults();
+    let mut faults = BTreeMap::clone(&before);
+    match news {
+        Some((mount, Some(fault))) => drop(faults.insert(mount, fault)),
+        Some((mount, None)) => drop(faults.remove(&mount)),
+        None => {}
     }
-    sleep(AGAIN).await;
-    probe(watched, mount, known).await
+    // Nobody knows anything of the store of a mount that went.
+    faults.retain(|path, _| view.table.contains_key(path));
+    if faults != *before {
+        observatory.found(watched, faults);
+    }
 }
 
-async fn probe(watched: &Watched, mount: &str, mut known: Known) -> (Known, Option<Fault>) {
-    if known.file.is_none() {
-        let found = timeout(ANSWER, find(watched, mount)).await;
-        if let Ok(Ok(found)) = found {
-            known = found;
-        }
-    }
-    let path = known.file.clone();
-    let is_file = path.is_some();
-    let soon = is_file || known.small;
-    let limit = if soon { ANSWER } else { ANSWER_MOST };
-    let path = path.unwrap_or_else(|| mount.as_bytes().to_vec());
-    let answer = match timeout(limit, sync(watched, path)).await {
-        Ok(answer) => answer,
-        Err(_) if soon => {
-            let text = format!(
-                "no answer within {} s: check the endpoint and the network",
-                limit.as_secs()
-            );
-            Err(CallError::new(Code::Timeout, text))
-        }
-        Err(_) => return (known, None),
+/// Mounts of Datasets that have an under store, by their paths.
+fn probed<'a>(view: &'a View, after: Option<&'a str>) -> impl Iterator<Item = &'a String> {
+    let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mounts = view.table.range::<str, _>((begin, Bound::Unbounded));
+    let ours =
+        mounts.filter(|(path, row)| row.uri != MountSpec::SCRATCH && dataset_of(path).is_some());
+    ours.map(|(path, _)| path)
+}
+
+fn next(view: &View, last: Option<&str>) -> Option<String> {
+    probed(view, last).next().cloned()
+}
+
+/// How long to wait from one mount to the next, so that each has its turn once in the interval.
+fn pace(view: &View) -> Duration {
+    let pause = match probed(view, None).count() as u32 {
+        0 => INTERVAL,
+        mounts => (INTERVAL / mounts).max(Duration::from_secs(1) / PER_SECOND),
     };
-    match answer {
-        Ok(answer) => {
-            // The file went. So it may be with all of them.
-            if is_file && answer.removed > 0 {
-                known.file = None;
-                let top = timeout(ANSWER_MOST, sync(watched, mount.as_bytes().to_vec())).await;
-                let fault = top
-                    .ok()
-                    .and_then(Result::err)
-                    .and_then(|error| fault(&error));
-                return (known, fault);
-            }
-            (known, None)
-        }
-        // It is not in the tree any more.
-        Err(error) if is_file && error.code == Code::NotFound => {
-            known.file = None;
-            (known, None)
-        }
-        Err(error) => (known, fault(&error)),
-    }
+    jittered(pause, share())
 }
 
-fn fault(error: &CallError) -> Option<Fault> {
+/// What the leader says of a mount's store; nothing if no master can say, or is too old to.
+async fn probe(watched: &Watched, mount: &str) -> Option<Option<Fault>> {
+    let request = v1::ProbeMountRequest {
+        path: mount.to_owned(),
+    };
+    let asking = watched.call("probe", |mut admin| async move {
+        admin.probe_mount(request).await
+    });
+    let answer = timeout(ANSWER, asking).await.ok()?.ok()?.into_inner();
+    Some(answer.refusal.and_then(fault))
+}
+
+fn fault(refusal: v1::Refusal) -> Option<Fault> {
+    let v1::Refusal { code, message } = refusal;
+    let code = Code::from_number(u8::try_from(code).unwrap_or_default());
     let of_store = [
         Code::PermissionDenied,
         Code::NotFound,
@@ -169,79 +134,8 @@ fn fault(error: &CallError) -> Option<Fault> {
         Code::Timeout,
         Code::Unavailable,
     ];
-    of_store.contains(&error.code).then(|| Fault {
-        reason: reason(error.code),
-        message: format!("the store does not answer as it did: {}", error.message),
+    of_store.contains(&code).then(|| Fault {
+        reason: reason(code),
+        message: format!("the store does not answer as it did: {message}"),
     })
-}
-
-async fn sync(watched: &Watched, path: Vec<u8>) -> Result<v1::SyncResponse, CallError> {
-    let request = v1::PathRequest {
-        path: path.into(),
-        recursive: false,
-    };
-    let answer = watched.call(
-        "compare",
-        |mut admin| async move { admin.sync(request).await },
-    );
-    Ok(answer.await?.into_inner())
-}
-
-/// A file in a mount, of the first names of the first directories.
-async fn find(watched: &Watched, mount: &str) -> Result<Known, CallError> {
-    let (address, channel) = watched.leader("look for a file")?;
-    let mut metadata = MetadataClient::new(channel);
-    let failed = |status: &tonic::Status| error_of(&address, "look for a file", status);
-    let mut path = mount.as_bytes().to_vec();
-    let resolve = v1::CallBatch {
-        calls: vec![v1::Call {
-            id: 1,
-            request: None,
-            what: Some(What::Resolve(v1::ResolveRequest {
-                path: path.clone().into(),
-            })),
-        }],
-    };
-    // The stream stays open, or the answer may never come.
-    let asked = stream::iter([resolve]).chain(stream::pending());
-    let answers = metadata.calls(asked).await;
-    let mut answers = answers.map_err(|status| failed(&status))?.into_inner();
-    let batch = answers.message().await.map_err(|status| failed(&status))?;
-    let answer = batch.and_then(|batch| batch.answers.into_iter().next()?.what);
-    let Some(v1::answer::What::Resolve(v1::ResolveResponse {
-        attr: Some(attr), ..
-    })) = answer
-    else {
-        return Ok(Known::default());
-    };
-    let mut ino = attr.ino;
-    let mut known = Known::default();
-    for depth in 0..DEPTH {
-        let request = v1::ReadDirRequest {
-            ino,
-            limit: NAMES,
-            ..v1::ReadDirRequest::default()
-        };
-        let listing = metadata.read_dir(request).await;
-        let mut listing = listing.map_err(|status| failed(&status))?.into_inner();
-        let mut entries = Vec::new();
-        while let Some(part) = listing.message().await.map_err(|status| failed(&status))? {
-            entries.extend(part.entries);
-        }
-        let is_directory = |e: &v1::DirEntry| e.attr.as_ref().is_some_and(|a| a.directory);
-        let file = entries.iter().position(|entry| !is_directory(entry));
-        let Some(entry) = entries.get(file.unwrap_or(0)) else {
-            known.small |= depth == 0;
-            return Ok(known);
-        };
-        known.small |= depth == 0 && (entries.len() as u64) < NAMES;
-        path.push(b'/');
-        path.extend_from_slice(&entry.name);
-        if file.is_some() {
-            known.file = Some(path);
-            return Ok(known);
-        }
-        ino = entry.attr.as_ref().map_or(0, |attr| attr.ino);
-    }
-    Ok(known)
 }

@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) claims: Store<PersistentVolumeClaim>,
     pub(crate) volumes: Store<PersistentVolume>,
     pub(crate) pods: Store<PodSeen>,
-    config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    pub(crate) config_maps: Store<ConfigMap>,
     services: Store<PartialObjectMeta<Service>>,
     budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
 }
@@ -189,8 +189,8 @@ impl World {
             },
             config_maps: {
                 let tell = of_dataset(queues);
-                let changed = move |object: &PartialObjectMeta<ConfigMap>| tell(object.meta());
-                informer.metadata(client.clone(), ours(), changed)
+                let changed = move |map: &ConfigMap| tell(map.meta());
+                informer.objects(client.clone(), ours(), without_managed_fields, changed)
             },
             services: {
                 let tell = of_cluster(queues);

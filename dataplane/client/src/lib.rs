@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use local::{Ensured, LeaseId, LocalFile, LocalWorker};
 pub use master::Master;
 pub use namespace::{Invalidation, Leased, Listing, Namespace};
-pub use reader::RemoteReader;
+pub use reader::{ReadAhead, RemoteReader};
 pub use session::{Access, Session, SetAttr};
 pub use socket::SocketWorker;
 pub use topology::{Topology, TopologyCache, WorkerInfo};

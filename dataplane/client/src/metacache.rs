@@ -100,6 +100,12 @@ where
     )
 }
 
+/// What of so many bytes is for entries, attributes, listings, and file references.
+fn parts(bytes: u64) -> [u64; 4] {
+    let eighth = bytes / 8;
+    [2 * eighth, eighth, 3 * eighth, 2 * eighth]
+}
+
 struct Order {
     changes: Changes,
     /// Whether the master tells us of changes: nothing is kept while it does not.
@@ -119,18 +125,28 @@ pub(crate) struct MetaCache {
 impl MetaCache {
     /// An empty cache of at most `bytes`, not yet watched.
     pub(crate) fn new(bytes: u64) -> MetaCache {
+        let [entries, attrs, listings, files] = parts(bytes);
         MetaCache {
-            entries: bounded(bytes / 4, 8),
-            attrs: bounded(bytes / 8, 8),
+            entries: bounded(entries, 8),
+            attrs: bounded(attrs, 8),
             // One shard: a shard cannot hold an item heavier than itself, and listings are heavy.
-            listings: bounded(bytes / 8 * 3, 1),
-            files: bounded(bytes / 4, 8),
+            listings: bounded(listings, 1),
+            files: bounded(files, 8),
             misses: Cache::new(4_096),
             order: Mutex::new(Order {
                 changes: Changes::default(),
                 watched: false,
             }),
         }
+    }
+
+    /// From now on at most `bytes`: what is too much goes at once.
+    pub(crate) fn limit(&self, bytes: u64) {
+        let [entries, attrs, listings, files] = parts(bytes);
+        self.entries.set_capacity(entries);
+        self.attrs.set_capacity(attrs);
+        self.listings.set_capacity(listings);
+        self.files.set_capacity(files);
     }
 
     /// The moment at which a question is asked.
@@ -385,6 +401,25 @@ mod tests {
             parent: Ino(1),
             entries,
         }
+    }
+
+    #[test]
+    fn a_smaller_limit_counts_at_once() {
+        let (cache, now) = (cache(), Instant::now());
+        let fill = || {
+            for ino in 1..20_000 {
+                let mark = cache.mark();
+                cache.put_attr(mark, attr(ino), LEASE, now);
+            }
+            cache.attrs.weight()
+        };
+        let full = fill();
+        assert!(full > 100 << 10, "{full}");
+        cache.limit(128 << 10);
+        assert!(cache.attrs.weight() <= 16 << 10);
+        assert!(fill() <= 16 << 10);
+        cache.limit(1 << 20);
+        assert!(fill() > full / 2);
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Namespace {
         Ok(Namespace { inner })
     }
 
+    /// From now on the metadata cache has at most so many bytes.
+    pub fn limit_cache(&self, bytes: u64) {
+        self.inner.cache.limit(bytes);
+    }
+
     /// The cluster's identity.
     pub fn cluster(&self) -> &str {
         self.inner.session.cluster()

@@ -35,6 +35,18 @@ const GRAIN: u64 = 4 << 10;
 /// A page on its way, or here; `None` until it is here.
 type Coming = watch::Receiver<Option<Bytes>>;
 
+/// Memory for what is read ahead; clones are the same memory.
+#[derive(Clone)]
+pub struct ReadAhead(Arc<Semaphore>);
+
+impl ReadAhead {
+    /// At most so many bytes at any time, of all readers that share it.
+    pub fn new(bytes: u64) -> ReadAhead {
+        let grains = usize::try_from(bytes / GRAIN).unwrap_or(usize::MAX);
+        ReadAhead(Arc::new(Semaphore::new(grains.min(Semaphore::MAX_PERMITS))))
+    }
+}
+
 /// Reads files of other nodes: pages streamed from their home workers, with read-ahead.
 pub struct RemoteReader {
     inner: Arc<Inner>,
@@ -46,7 +58,7 @@ pub struct RemoteReader {
 struct Inner {
     topology: TopologyCache,
     workers: WorkerPool,
-    budget: Arc<Semaphore>,
+    budget: ReadAhead,
     files: Mutex<Files>,
 }
 
@@ -71,16 +83,14 @@ struct Run {
 }
 
 impl RemoteReader {
-    /// A reader whose read-ahead holds at most `budget` bytes in all. Must be called within a tokio
-    /// runtime.
-    pub fn new(masters: impl Into<Addresses>, budget: u64) -> RemoteReader {
+    /// A reader that reads ahead as far as the `budget` goes. Must be called within a tokio runtime.
+    pub fn new(masters: impl Into<Addresses>, budget: &ReadAhead) -> RemoteReader {
         let ended = CancellationToken::new();
-        let grains = usize::try_from(budget / GRAIN).unwrap_or(usize::MAX);
         RemoteReader {
             inner: Arc::new(Inner {
                 topology: TopologyCache::new(Master::new(masters)),
                 workers: WorkerPool::new(),
-                budget: Arc::new(Semaphore::new(grains.min(Semaphore::MAX_PERMITS))),
+                budget: budget.clone(),
                 files: Mutex::default(),
             }),
             _alive: ended.clone().drop_guard(),
@@ -157,7 +167,7 @@ impl Inner {
                 continue;
             }
             let grains = page_len(file.size(), page).div_ceil(GRAIN) as u32;
-            let Ok(permit) = self.budget.clone().try_acquire_many_owned(grains) else {
+            let Ok(permit) = self.budget.0.clone().try_acquire_many_owned(grains) else {
                 break;
             };
             let (slot, coming) = watch::channel(None);

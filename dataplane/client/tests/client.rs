@@ -8,7 +8,7 @@ mod master;
 mod worker;
 
 use forebay_client::{
-    Invalidation, LocalWorker, Master, Namespace, RemoteReader, SocketWorker,
+    Invalidation, LocalWorker, Master, Namespace, ReadAhead, RemoteReader, SocketWorker,
     seqpacket::{Listener, MAX_PACKET, Socket},
 };
 use forebay_proto::v1;
@@ -224,7 +224,10 @@ fn readers(f: &Fixture, workers: usize) -> (RemoteReader, Vec<FakeWorker>) {
         .collect();
     f.master
         .set_workers(workers.iter().zip(1..).map(|(w, id)| w.row(id)).collect());
-    (RemoteReader::new(f.master.address(), 16 << 20), workers)
+    (
+        RemoteReader::new(f.master.address(), &ReadAhead::new(16 << 20)),
+        workers,
+    )
 }
 
 #[tokio::test]
@@ -298,7 +301,7 @@ async fn stale_content_is_told_at_once_and_no_worker_is_said() {
         .sum();
     assert_eq!(reads, 1);
     f.master.set_workers(Vec::new());
-    let reader = RemoteReader::new(f.master.address(), MIB);
+    let reader = RemoteReader::new(f.master.address(), &ReadAhead::new(MIB));
     let error = reader.read(&file(1, 10), 0..10).await.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.message.contains("no live worker"), "{error}");
@@ -349,7 +352,7 @@ async fn descriptors_come_over_the_socket_and_a_restart_of_the_worker_voids_leas
     let f = fixture().await;
     let path = f.dir.path().join("local");
     let listener = Listener::bind(&path).unwrap();
-    let remote = Arc::new(RemoteReader::new(f.master.address(), MIB));
+    let remote = Arc::new(RemoteReader::new(f.master.address(), &ReadAhead::new(MIB)));
     let stop = CancellationToken::new();
     let worker = SocketWorker::connect(&path, remote, stop.clone())
         .await

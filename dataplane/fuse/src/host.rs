@@ -12,7 +12,7 @@ use crate::{
     wake::{self, Wake},
 };
 use anyhow::Context;
-use forebay_client::{LocalWorker, Master, Namespace, RemoteReader, SocketWorker};
+use forebay_client::{LocalWorker, Master, Namespace, ReadAhead, RemoteReader, SocketWorker};
 use forebay_service::Shutdown;
 use fuser::{Config, Session, SessionACL};
 use prometheus_client::registry::Registry;
@@ -175,22 +175,23 @@ async fn sources(
 ) -> anyhow::Result<Sources> {
     let memory = config.memory.0;
     let stop = shutdown.token();
-    // Half for metadata, a quarter each for the read-ahead of streams with and without a local worker.
+    // Half for metadata, half for read-ahead.
     let master = if config.spread_reads {
         Master::spreading_reads(&config.master)
     } else {
         Master::new(&config.master)
     };
     let namespace = Namespace::connect(master, memory / 2, stop.clone()).await?;
+    let ahead = ReadAhead::new(memory / 2);
+    let remote = Arc::new(RemoteReader::new(&config.master, &ahead));
     let local = match (local, &config.worker_socket) {
         (Some(local), _) => Some(local),
         (None, Some(path)) => {
-            let remote = Arc::new(RemoteReader::new(&config.master, memory / 4));
-            Some(SocketWorker::connect(path, remote, stop).await? as Arc<dyn LocalWorker>)
+            let worker = SocketWorker::connect(path, remote.clone(), stop).await?;
+            Some(worker as Arc<dyn LocalWorker>)
         }
         (None, None) => None,
     };
-    let remote = Arc::new(RemoteReader::new(&config.master, memory / 4));
     Ok(Sources {
         namespace,
         local,

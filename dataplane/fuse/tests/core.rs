@@ -8,7 +8,7 @@ mod local;
 #[expect(dead_code, reason = "shared with the tests of the client")]
 mod master;
 
-use forebay_client::{LocalWorker, Master, Namespace, RemoteReader};
+use forebay_client::{LocalWorker, Master, Namespace, ReadAhead, RemoteReader};
 use forebay_fuse::{
     failure::Failure,
     fs::{Fs, Sources},
@@ -46,7 +46,7 @@ async fn fixture(passthrough: bool) -> Fixture {
     let sources = Sources {
         namespace,
         local: Some(local.clone() as Arc<dyn LocalWorker>),
-        remote: Arc::new(RemoteReader::new(master.address(), MIB)),
+        remote: Arc::new(RemoteReader::new(master.address(), &ReadAhead::new(MIB))),
     };
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
     let fs = Fs::new(sources, Top::default(), passthrough, metrics);

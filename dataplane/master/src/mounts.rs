@@ -11,6 +11,7 @@ use forebay_ufs::UnderStore;
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Makes the under store of a mount; replaced in tests.
 pub type OpenUnderStore =
@@ -18,6 +19,10 @@ pub type OpenUnderStore =
 
 /// How long an under store may take to prove that it can be used.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
+/// How long one that is mounted may take to answer …
+const ALIVE_LIMIT: Duration = Duration::from_secs(5);
+/// … and how soon it is asked again within that time, if what went wrong may pass.
+const ALIVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// A mount whose under store has proven that it can be used (or is away, where that is allowed).
 #[derive(Clone)]
@@ -100,16 +105,31 @@ impl Mounts {
 
     /// Takes a mount away that somebody asked for.
     pub(crate) async fn unmount(&self, proposer: &Proposer, path: &str) -> Result<()> {
-        let Some((mount, row)) = self.at(path) else {
-            let text = format!("nothing is mounted at '{path}'");
-            return Err(Error::new(Code::NotFound, text));
-        };
+        let (mount, row) = self.at(path).ok_or_else(|| nothing_at(path))?;
         if row.configured {
             return Err(configured(path));
         }
         proposer.propose(Change::Unmount { mount }).await?;
         self.stores.lock().remove(&mount);
         Ok(())
+    }
+
+    /// Whether the under store of the mount at a path still answers, and what it says if not.
+    pub(crate) async fn alive(&self, path: &str) -> Result<forebay_ufs::Result<()>> {
+        let (mount, _) = self.at(path).ok_or_else(|| nothing_at(path))?;
+        let store = self.store(mount)?;
+        let until = Instant::now() + ALIVE_LIMIT;
+        let mut last = too_late(ALIVE_LIMIT);
+        loop {
+            match timeout_at(until, store.alive()).await {
+                Ok(Err(error)) if error.code.is_transient() => last = error,
+                Ok(answered) => return Ok(answered),
+                Err(_) => return Ok(Err(last)),
+            }
+            if timeout_at(until, sleep(ALIVE_AGAIN)).await.is_err() {
+                return Ok(Err(last));
+            }
+        }
     }
 
     /// The under store of a row.
@@ -166,6 +186,11 @@ impl Mounts {
     }
 }
 
+fn nothing_at(path: &str) -> Error {
+    let text = format!("nothing is mounted at '{path}'");
+    Error::new(Code::NotFound, text)
+}
+
 fn configured(path: &str) -> Error {
     let text = format!("the mount at {path} is in the masters' configuration: change it there");
     Error::new(Code::InvalidArgument, text)
@@ -209,8 +234,8 @@ pub(crate) async fn open(
             None
         } else {
             let store = open(spec).map_err(refuse)?;
-            let probed = tokio::time::timeout(PROBE_LIMIT, store.probe()).await;
-            match probed.unwrap_or_else(|_| Err(too_late())) {
+            let probed = timeout(PROBE_LIMIT, store.probe()).await;
+            match probed.unwrap_or_else(|_| Err(too_late(PROBE_LIMIT))) {
                 Ok(()) => {}
                 Err(error) if away == Away::Told && error.code.is_transient() => {
                     let why = refuse(error);
@@ -228,8 +253,8 @@ pub(crate) async fn open(
     .await
 }
 
-fn too_late() -> forebay_ufs::Error {
-    let limit = PROBE_LIMIT.as_secs();
+fn too_late(limit: Duration) -> forebay_ufs::Error {
+    let limit = limit.as_secs();
     let text = format!("no answer within {limit} s: check the endpoint and the network");
     forebay_ufs::Error::new(Code::Timeout, text)
 }

@@ -81,6 +81,12 @@ pub trait UnderStore: Send + Sync + 'static {
     /// no such directory, unreachable.
     async fn probe(&self) -> Result<()>;
 
+    /// As [`UnderStore::probe`], for somebody who asks every few seconds: at the least cost, whatever the store holds, and
+    /// without repetition where the store itself repeats. Also fails if objects may be listed but not read.
+    async fn alive(&self) -> Result<()> {
+        self.probe().await
+    }
+
     /// Requests sent so far.
     fn requests(&self) -> Requests;
 }

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinError, spawn_blocking},
 };
 
@@ -40,6 +40,8 @@ const QUEUE: usize = 2;
 pub struct LocalStore {
     root: Arc<Path>,
     counter: Arc<Counter>,
+    /// Who asks whether it is alive.
+    asking: Arc<Semaphore>,
 }
 
 impl LocalStore {
@@ -48,6 +50,7 @@ impl LocalStore {
         LocalStore {
             root: root.into().into(),
             counter: Arc::default(),
+            asking: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -159,20 +162,20 @@ impl UnderStore for LocalStore {
 
     async fn probe(&self) -> Result<()> {
         let root = self.root.clone();
+        blocking(move || usable(&root)).await
+    }
+
+    async fn alive(&self) -> Result<()> {
+        // A file system that hangs holds one thread, however often it is asked.
+        let Ok(asking) = self.asking.clone().try_acquire_owned() else {
+            let text = format!("{} has not answered for a while", self.root.display());
+            return Err(Error::new(Code::Timeout, text));
+        };
+        let root = self.root.clone();
         blocking(move || {
-            let stat = rustix::fs::stat(&*root).map_err(|e| failed("use", &root, e))?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                return Err(Error::new(
-                    Code::NotDirectory,
-                    format!(
-                        "{} is not a directory: name the directory to mount",
-                        root.display()
-                    ),
-                ));
-            }
-            open_directory(&root)
-                .map(|_| ())
-                .map_err(|e| failed("list", &root, e))
+            let answered = usable(&root);
+            drop(asking);
+            answered
         })
         .await
     }
@@ -180,6 +183,18 @@ impl UnderStore for LocalStore {
     fn requests(&self) -> Requests {
         self.counter.get()
     }
+}
+
+/// Whether `root` is a directory that can be listed.
+fn usable(root: &Path) -> Result<()> {
+    let stat = rustix::fs::stat(root).map_err(|e| failed("use", root, e))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        let root = root.display();
+        let text = format!("{root} is not a directory: name the directory to mount");
+        return Err(Error::new(Code::NotDirectory, text));
+    }
+    let opened = open_directory(root);
+    opened.map(drop).map_err(|e| failed("list", root, e))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -526,6 +541,19 @@ mod tests {
         assert_eq!(store.probe().await.unwrap_err().code(), Code::NotFound);
         let listed: Result<Vec<_>> = store.list(b"", Depth::Directory).try_collect().await;
         assert_eq!(listed.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn one_thread_asks_a_directory_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path());
+        store.alive().await.unwrap();
+        let hangs = store.asking.clone().try_acquire_owned().unwrap();
+        assert_eq!(store.alive().await.unwrap_err().code(), Code::Timeout);
+        drop(hangs);
+        store.alive().await.unwrap();
+        fs::remove_dir(dir.path()).unwrap();
+        assert_eq!(store.alive().await.unwrap_err().code(), Code::NotFound);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use forebay_types::{Code, Fingerprint};
 use forebay_ufs::{Depth, UnderStore};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -233,6 +234,53 @@ async fn what_is_no_bucket_says_so() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message.contains(says), "{error}");
     }
+}
+
+#[tokio::test]
+async fn to_be_known_alive_costs_one_request_for_metadata() {
+    const ONE: &[u8] = b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>base/k</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>\"x\"</ETag><Size>1</Size></Contents></ListBucketResult>";
+    const NONE: &[u8] = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let denied = b"<Error><Code>AccessDenied</Code></Error>";
+    // What the store answers to GET (of a listing) and to HEAD.
+    let now = Arc::new(Mutex::new((("200 OK", ONE), "200 OK")));
+    let script = now.clone();
+    let (server, store) = serve(move |_, head| {
+        let ((status, listing), object) = *script.lock();
+        Some(if head.starts_with("HEAD /bucket/base/k ") {
+            http(object, "ETag: \"x\"\r\n", b"")
+        } else {
+            assert!(head.contains("max-keys=1&prefix=base%2F "), "{head}");
+            http(status, "", listing)
+        })
+    })
+    .await;
+    let asked = || server.requests.swap(0, SeqCst);
+    store.alive().await.unwrap();
+    assert_eq!(asked(), 2);
+    for _ in 0..3 {
+        store.alive().await.unwrap();
+        assert_eq!(asked(), 1);
+    }
+    // That one may not be read, nor another.
+    *now.lock() = (("200 OK", ONE), "403 Forbidden");
+    let error = store.alive().await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied, "{error}");
+    assert!(error.message.contains("to list is allowed"), "{error}");
+    // Nothing may be done at all.
+    *now.lock() = (("403 Forbidden", denied), "403 Forbidden");
+    let error = store.alive().await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied, "{error}");
+    assert!(!error.message.contains("to list is allowed"), "{error}");
+    // All objects went: an empty store is none that is away.
+    *now.lock() = (("200 OK", NONE), "404 Not Found");
+    store.alive().await.unwrap();
+    asked();
+    store.alive().await.unwrap();
+    assert_eq!(asked(), 1);
+    // It is overloaded; nothing is sent again here.
+    *now.lock() = (("503 Slow Down", NONE), "503 Slow Down");
+    assert!(store.alive().await.unwrap_err().code().is_transient());
+    assert_eq!(asked(), 1);
 }
 
 #[tokio::test]

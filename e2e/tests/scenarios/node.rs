@@ -255,6 +255,43 @@ fn volumes_show_their_part_of_the_tree_and_nothing_else() {
 }
 
 #[test]
+fn as_many_clusters_are_served_as_the_memory_bears() {
+    let node = Node::start();
+    let content = node.world.put("x/file", 1, 100_000);
+    node.mount_well("/ns/x", "x");
+    let masters = node.master.addresses().to_string();
+    let port = masters.rsplit(':').next().unwrap();
+    // Masters with other addresses are another cluster.
+    let names = [
+        "127.0.0.1",
+        "localhost",
+        "Localhost",
+        "LocalHost",
+        "LOCALHOST",
+    ];
+    let volumes = names.map(|name| Volume {
+        masters: format!("{name}:{port}"),
+        ..node.volume(name, "/ns/x")
+    });
+    let [most @ .., last] = &volumes;
+    for volume in most {
+        let at = node.attach(volume).unwrap();
+        assert_same(&at.join("file"), &content);
+    }
+    // 32 MiB of its 64 are for metadata: four times 8.
+    let refused = node.attach(last).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    assert!(
+        refused.message().contains("volumes of 4 CacheClusters"),
+        "{refused}"
+    );
+    node.detach(&most[1].id);
+    let at = node.attach(last).unwrap();
+    assert_same(&at.join("file"), &content);
+    assert_same(&Path::new(&most[0].mount_point).join("file"), &content);
+}
+
+#[test]
 fn what_a_volume_shows_may_be_mounted_anew_while_it_is_read() {
     let node = Node::start();
     let old = node.world.put("old/file", 1, 2 << 20);

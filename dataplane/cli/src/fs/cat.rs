@@ -2,7 +2,7 @@
 
 use super::walk::{attr, resolve};
 use crate::{cluster::Target, failure::Failure};
-use forebay_client::RemoteReader;
+use forebay_client::{ReadAhead, RemoteReader};
 use forebay_proto::v1::OpenFileRequest;
 use forebay_types::FileRef;
 use std::io::Write;
@@ -27,7 +27,7 @@ pub(crate) async fn run(target: &Target) -> Result<(), Failure> {
         .await?;
     let file =
         FileRef::try_from(file).map_err(|status| Failure::run(status.message().to_owned()))?;
-    let reader = RemoteReader::new(target.master.addresses(), BUDGET);
+    let reader = RemoteReader::new(target.master.addresses(), &ReadAhead::new(BUDGET));
     let mut out = std::io::stdout().lock();
     let mut offset = 0;
     while offset < file.size() {

@@ -1,74 +1,130 @@
 //! The clusters that volumes of a node are of.
 
-use forebay_client::{Master, Namespace, RemoteReader, Result};
-use forebay_service::Shutdown;
-use forebay_types::Addresses;
+use forebay_client::{Error, Master, Namespace, ReadAhead, RemoteReader, Result};
+use forebay_service::{ByteSize, Shutdown};
+use forebay_types::{Addresses, Code};
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
 };
-use tokio::sync::Mutex;
 
-/// Clusters that are served at the same time, at most; each has the same share of the memory.
-const MOST: usize = 4;
+/// The least memory for the metadata of one cluster: it decides how many are served at the same time.
+const LEAST: ByteSize = ByteSize(8 << 20);
 
 /// What the volumes of one cluster share. Ends with the last of them.
 pub(super) struct Cluster {
     pub(super) namespace: Namespace,
     pub(super) remote: Arc<RemoteReader>,
     part: Shutdown,
+    shares: Arc<Shares>,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.part.begin();
+        self.shares.divide(None);
     }
 }
 
+/// Memory for metadata, in even shares for those clusters that are there.
+struct Shares {
+    memory: u64,
+    among: Mutex<Vec<Weak<Cluster>>>,
+}
+
+impl Shares {
+    /// What each has if one more comes.
+    fn of_one_more(&self) -> Result<u64> {
+        let there = self
+            .among
+            .lock()
+            .iter()
+            .filter(|c| c.strong_count() > 0)
+            .count() as u64;
+        let share = self.memory / (there + 1);
+        if there > 0 && share < LEAST.0 {
+            let text = format!(
+                "volumes of {there} CacheClusters are on this node already, and each needs {LEAST} for metadata: give the FUSE host of the node more memory"
+            );
+            return Err(Error::new(Code::QuotaExceeded, text));
+        }
+        Ok(share)
+    }
+
+    /// Somebody came, or went.
+    fn divide(&self, new: Option<&Arc<Cluster>>) {
+        let mut there = Vec::new();
+        {
+            let mut among = self.among.lock();
+            among.extend(new.map(Arc::downgrade));
+            among.retain(|cluster| cluster.strong_count() > 0);
+            there.extend(among.iter().filter_map(Weak::upgrade));
+            for cluster in &there {
+                let share = self.memory / there.len() as u64;
+                cluster.namespace.limit_cache(share);
+            }
+        }
+        // Not under the lock: one of these may be the last of its cluster by now.
+        drop(there);
+    }
+}
+
+/// One cluster; locked while it is connected to.
+type Place = Arc<tokio::sync::Mutex<Weak<Cluster>>>;
+
 /// Those that are in use, by the addresses of their masters.
 pub(super) struct Clusters {
-    known: Mutex<HashMap<String, Weak<Cluster>>>,
-    share: u64,
+    places: Mutex<HashMap<String, Place>>,
+    shares: Arc<Shares>,
+    /// Of all together: what one reads ahead another cannot.
+    ahead: ReadAhead,
     shutdown: Shutdown,
 }
 
 impl Clusters {
-    /// None yet; all together use `memory` bytes at most.
+    /// None yet; all together use `memory` bytes at most, half of them for metadata.
     pub(super) fn new(memory: u64, shutdown: Shutdown) -> Clusters {
         Clusters {
-            known: Mutex::default(),
-            share: memory / MOST as u64,
+            places: Mutex::default(),
+            shares: Arc::new(Shares {
+                memory: memory / 2,
+                among: Mutex::default(),
+            }),
+            ahead: ReadAhead::new(memory / 2),
             shutdown,
         }
     }
 
     /// The one with these masters; connected to if it is not known yet.
     pub(super) async fn of(&self, masters: &Addresses) -> Result<Arc<Cluster>> {
-        let name = masters.to_string();
-        let mut known = self.known.lock().await;
-        known.retain(|_, cluster| cluster.strong_count() > 0);
-        if let Some(cluster) = known.get(&name).and_then(Weak::upgrade) {
+        let place = self.place(masters.to_string());
+        let mut place = place.lock().await;
+        if let Some(cluster) = place.upgrade() {
             return Ok(cluster);
         }
-        if known.len() >= MOST {
-            let text = format!(
-                "volumes of {MOST} CacheClusters are on this node already: no more are served at the same time"
-            );
-            return Err(forebay_client::Error::new(
-                forebay_types::Code::QuotaExceeded,
-                text,
-            ));
-        }
-        // Half for metadata, a quarter each for the read-ahead of files of the node and of others.
+        let share = self.shares.of_one_more()?;
         let part = self.shutdown.part();
-        let namespace =
-            Namespace::connect(Master::new(masters), self.share / 2, part.token()).await?;
+        let namespace = Namespace::connect(Master::new(masters), share, part.token()).await?;
         let cluster = Arc::new(Cluster {
             namespace,
-            remote: Arc::new(RemoteReader::new(masters, self.share / 2)),
+            remote: Arc::new(RemoteReader::new(masters, &self.ahead)),
             part,
+            shares: Arc::clone(&self.shares),
         });
-        known.insert(name, Arc::downgrade(&cluster));
+        self.shares.divide(Some(&cluster));
+        *place = Arc::downgrade(&cluster);
         Ok(cluster)
+    }
+
+    fn place(&self, name: String) -> Place {
+        let mut places = self.places.lock();
+        // Those that nobody connects to, or uses.
+        places.retain(|_, place| {
+            place
+                .try_lock()
+                .map_or(true, |cluster| cluster.strong_count() > 0)
+        });
+        places.entry(name).or_default().clone()
     }
 }

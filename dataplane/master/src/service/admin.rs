@@ -17,7 +17,7 @@ use crate::{
 use forebay_consensus::Member;
 use forebay_meta::{ProblemReason, WarmupSpec};
 use forebay_proto::{
-    convert::{mount_from_wire, mount_to_wire},
+    convert::{mount_from_wire, mount_to_wire, refusal},
     v1::{self, admin_server::Admin, problems_response::Problem},
 };
 use forebay_types::{Address, Code};
@@ -297,6 +297,18 @@ impl Admin for AdminService {
             .unmount(&self.proposer, &path)
             .await?;
         Ok(Response::new(v1::UnmountResponse {}))
+    }
+
+    async fn probe_mount(
+        &self,
+        request: Request<v1::ProbeMountRequest>,
+    ) -> std::result::Result<Response<v1::ProbeMountResponse>, Status> {
+        self.metrics.call("ProbeMount");
+        let path = request.into_inner().path;
+        let reign = self.leadership.reign().await?;
+        let refused = reign.mounts.alive(&path).await?.err();
+        let refusal = refused.map(|error| refusal(&Error::from(error).into()));
+        Ok(Response::new(v1::ProbeMountResponse { refusal }))
     }
 
     async fn start_warmup(

@@ -11,6 +11,7 @@ use forebay_ufs::{
     memory::{MemStore, Operation},
 };
 use std::sync::{Arc, atomic::Ordering};
+use tonic::Status;
 
 fn store(keys: &[&str]) -> MemStore {
     let store = MemStore::new();
@@ -282,5 +283,29 @@ async fn directories_are_read_in_parts() {
     assert_eq!(names, [b"f10", b"f11", b"f12", b"f13", b"f14"]);
     assert_eq!((first.parent, first.directory.unwrap().ino), (1, 1));
     assert_eq!(parts.message().await.unwrap(), None);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_known_whether_a_store_still_answers() {
+    let store = store(&["a"]);
+    let cluster = cluster("never", &store).await;
+    let probe = async |path: &str| {
+        let path = path.to_owned();
+        let request = v1::ProbeMountRequest { path };
+        let answer = cluster.admin().probe_mount(request).await?;
+        let refusal = answer.into_inner().refusal;
+        Ok::<_, Status>(refusal.map(|r| Code::from_number(r.code as u8)))
+    };
+    assert_eq!(probe("/").await.unwrap(), None);
+    assert_eq!(code_of(&probe("/other").await.unwrap_err()), Code::NotFound);
+    store.fail(Operation::Probe, Code::Unavailable, 1);
+    assert_eq!(probe("/").await.unwrap(), None, "what may pass has time to");
+    store.fail(Operation::Probe, Code::PermissionDenied, 1);
+    assert_eq!(probe("/").await.unwrap(), Some(Code::PermissionDenied));
+    store.stall(Operation::Probe);
+    assert_eq!(probe("/").await.unwrap(), Some(Code::Timeout));
+    store.resume();
+    assert_eq!(probe("/").await.unwrap(), None);
     cluster.stop().await;
 }

@@ -25,6 +25,7 @@ use http::{
     HeaderMap, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED},
 };
+use parking_lot::Mutex;
 use std::{ops::Range, sync::Arc};
 
 /// Longest list answer: a page of 1000 keys of 1 KiB, each byte of them encoded, with room.
@@ -47,6 +48,8 @@ struct Bucket {
     builder: RequestBuilder,
     policy: Policy,
     counter: Counter,
+    /// An object that was there when [`UnderStore::alive`] looked.
+    known: Mutex<Option<Bytes>>,
 }
 
 /// Opens the bucket that `location` names.
@@ -101,6 +104,7 @@ pub(crate) fn open(
         builder,
         policy: Policy::new(options.retries, options.retry_budget),
         counter: Counter::default(),
+        known: Mutex::default(),
     };
     Ok(S3Store {
         bucket: Arc::new(bucket),
@@ -186,6 +190,42 @@ impl Bucket {
             );
             Failure::last(Error::caused(Code::Unsupported, message, bad))
         })
+    }
+
+    /// The question for the first object.
+    fn first(&self) -> ListQuery<'_> {
+        ListQuery {
+            prefix: &self.base,
+            max_keys: Some(1),
+            ..ListQuery::default()
+        }
+    }
+
+    /// Asks for the head of one object, which costs a tenth of a listing; if the answer is no (it may be gone), a listing
+    /// of one key decides.
+    async fn alive(&self) -> Result<(), Failure> {
+        let known = self.known.lock().clone();
+        if let Some(key) = known {
+            match self.try_stat(&key).await {
+                Err(refused) if !refused.error.code.is_transient() => {}
+                answered => return answered.map(drop),
+            }
+        }
+        let page = self.try_page(&self.first()).await?;
+        let key = page.objects.into_iter().next().map(|object| object.key);
+        self.known.lock().clone_from(&key);
+        let Some(key) = key else {
+            return Ok(());
+        };
+        match self.try_stat(&key).await {
+            Err(mut refused) if refused.error.code == Code::PermissionDenied => {
+                let allowed = " (to list is allowed, to read is not)";
+                refused.error.message.push_str(allowed);
+                Err(refused)
+            }
+            // It went meanwhile, or needs a key of its own.
+            _ => Ok(()),
+        }
     }
 
     async fn try_stat(&self, key: &Bytes) -> Result<Object, Failure> {
@@ -435,16 +475,16 @@ impl UnderStore for S3Store {
     }
 
     async fn probe(&self) -> Result<()> {
-        let query = ListQuery {
-            prefix: &self.bucket.base,
-            max_keys: Some(1),
-            ..ListQuery::default()
-        };
-        let page = self.bucket.page(&query).await?;
+        let page = self.bucket.page(&self.bucket.first()).await?;
         if page.objects.is_empty() {
             tracing::warn!(uri = %self.bucket.uri(&self.bucket.base), "no object there (yet)");
         }
         Ok(())
+    }
+
+    async fn alive(&self) -> Result<()> {
+        let alive = self.bucket.alive().await;
+        alive.map_err(|failure| failure.error)
     }
 
     fn requests(&self) -> Requests {

@@ -1,7 +1,7 @@
 //! The Unix socket, with the client that FUSE hosts use.
 
 use crate::support::{MIB, Rig, content, pread, put, until};
-use forebay_client::{Ensured, LocalWorker, RemoteReader, SocketWorker};
+use forebay_client::{Ensured, LocalWorker, ReadAhead, RemoteReader, SocketWorker};
 use forebay_types::{Address, Code};
 use forebay_ufs::memory::{MemStore, Operation};
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 async fn connect(path: &std::path::Path) -> (Arc<SocketWorker>, CancellationToken) {
     let nobody: Address = "127.0.0.1:1".parse().unwrap();
-    let remote = Arc::new(RemoteReader::new(&nobody, 1 << 20));
+    let remote = Arc::new(RemoteReader::new(&nobody, &ReadAhead::new(1 << 20)));
     let token = CancellationToken::new();
     (
         SocketWorker::connect(path, remote, token.clone())
