@@ -38,20 +38,18 @@ pub(crate) async fn run(observatory: Arc<Observatory>, watched: Arc<Watched>) {
     let mut probes = FuturesUnordered::new();
     let mut under_way = BTreeSet::new();
     let mut last = None::<String>;
-    let mut pause = INTERVAL;
     let mut due = Instant::now();
     loop {
         tokio::select! {
             () = sleep_until(due) => {
                 let view = watched.view();
-                let mut mount = next(&view, last.as_deref());
+                let mount = next(&view, last.as_deref());
                 if mount.is_none() {
-                    // All had their turn.
-                    pause = pace(&view);
+                    // All had their turn; of those that went, nothing is known.
                     tell(&observatory, &watched, None);
-                    mount = next(&view, None);
                 }
-                due = Instant::now() + pause;
+                let mount = mount.or_else(|| next(&view, None));
+                due = Instant::now() + jittered(pause(view.table.len()), share());
                 last.clone_from(&mount);
                 let room = probes.len() < AT_ONCE && view.quorum.is_some();
                 if let Some(mount) = mount.filter(|_| room)
@@ -90,26 +88,19 @@ fn tell(observatory: &Observatory, watched: &Watched, news: Option<(String, Opti
     }
 }
 
-/// Mounts of Datasets that have an under store, by their paths.
-fn probed<'a>(view: &'a View, after: Option<&'a str>) -> impl Iterator<Item = &'a String> {
-    let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mounts = view.table.range::<str, _>((begin, Bound::Unbounded));
-    let ours =
-        mounts.filter(|(path, row)| row.uri != MountSpec::SCRATCH && dataset_of(path).is_some());
-    ours.map(|(path, _)| path)
-}
-
+/// The mount after `last`, by path, of those of Datasets that have an under store.
 fn next(view: &View, last: Option<&str>) -> Option<String> {
-    probed(view, last).next().cloned()
+    let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut mounts = view.table.range::<str, _>((begin, Bound::Unbounded));
+    let next =
+        mounts.find(|(path, row)| row.uri != MountSpec::SCRATCH && dataset_of(path).is_some());
+    next.map(|(path, _)| path.clone())
 }
 
 /// How long to wait from one mount to the next, so that each has its turn once in the interval.
-fn pace(view: &View) -> Duration {
-    let pause = match probed(view, None).count() as u32 {
-        0 => INTERVAL,
-        mounts => (INTERVAL / mounts).max(Duration::from_secs(1) / PER_SECOND),
-    };
-    jittered(pause, share())
+fn pause(mounts: usize) -> Duration {
+    let mounts = mounts.clamp(1, u32::MAX as usize) as u32;
+    (INTERVAL / mounts).max(Duration::from_secs(1) / PER_SECOND)
 }
 
 /// What the leader says of a mount's store; nothing if no master can say, or is too old to.
@@ -138,4 +129,53 @@ fn fault(refusal: v1::Refusal) -> Option<Fault> {
         reason: reason(code),
         message: format!("the store does not answer as it did: {message}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::mount::{Held, Row};
+    use forebay_types::SyncPolicy;
+
+    #[test]
+    fn mounts_have_their_turn_by_path() {
+        let row = |path: &str, uri: &str| {
+            let row = Row {
+                uri: uri.to_owned(),
+                options: BTreeMap::new(),
+                sync: SyncPolicy::default(),
+                held: Held::Nothing,
+            };
+            (path.to_owned(), row)
+        };
+        let rows = [
+            row("/ns/a", "s3://a"),
+            row("/ns/b", MountSpec::SCRATCH),
+            row("/ns/c", "s3://c"),
+            row("/alone", "s3://d"),
+        ];
+        let view = View {
+            table: Arc::new(rows.into()),
+            ..View::default()
+        };
+        let mut turns = Vec::new();
+        let mut last = None;
+        while let Some(mount) = next(&view, last.as_deref()) {
+            turns.push(mount.clone());
+            last = Some(mount);
+        }
+        assert_eq!(turns, ["/ns/a", "/ns/c"]);
+        assert_eq!(
+            next(&view, Some("/ns/b")).as_deref(),
+            Some("/ns/c"),
+            "it went"
+        );
+        assert_eq!(next(&View::default(), None), None);
+    }
+
+    #[test]
+    fn many_mounts_are_not_probed_more_often_than_that() {
+        let pauses = [0, 1, 3, 30, 2_000].map(|mounts| pause(mounts).as_millis());
+        assert_eq!(pauses, [3_000, 3_000, 1_000, 100, 50]);
+    }
 }

@@ -4,6 +4,7 @@ mod bucket;
 mod claims;
 mod deletion;
 mod edits;
+mod examples;
 mod faults;
 mod kubectl;
 mod locality;

@@ -8,9 +8,12 @@ const BIG: u64 = 256 << 20;
 /// So often it is read, so many times together: the median counts.
 const GROUPS: usize = 5;
 const READS: u64 = 8;
+/// Files of 50 kB beside it; so often all of them are read.
+const SMALL: u64 = 100;
+const SMALL_READS: u64 = 40;
 
 pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
-    let (big, total) = trial.data("story", BIG, 100)?;
+    let (big, total) = trial.data("story", BIG, SMALL)?;
     let begun = Instant::now();
     trial.cluster("story")?;
     trial.dataset("default", "story", "story", "story", "minio-credentials")?;
@@ -42,46 +45,64 @@ pub(super) fn run(trial: &Trial) -> anyhow::Result<String> {
     ))
 }
 
-/// How fast a pod reads what is warm, beside a file on the disk of the same node.
+/// How fast a pod reads what is warm, beside files on the disk of the same node.
 fn rates(trial: &Trial) -> anyhow::Result<String> {
     let Some(cluster) = &trial.throw_away else {
         return Ok(String::new());
     };
     let node = &trial.nodes[0];
-    // Time since the start of the machine, in hundredths of a second, before and after each group.
-    let read = |dd: &str, file: &str| {
-        let group = format!(
-            "for m in $(seq {READS}); do {dd} if={file} of=/dev/null bs=1M 2>/dev/null; done"
+    let read = |busybox: &str, root: &str| {
+        let large = format!(
+            "for m in $(seq {READS}); do {busybox} dd if={root}/big of=/dev/null bs=1M 2>/dev/null; done"
         );
-        let now = "cut -f 1 -d \" \" /proc/uptime";
-        format!("{now}; for n in $(seq {GROUPS}); do {group}; {now}; done")
+        let small = format!(
+            "for m in $(seq {SMALL_READS}); do {busybox} cat {root}/dir/* >/dev/null; done"
+        );
+        format!("{}; {}", timed(&large), timed(&small))
     };
-    let pod = trial.script("story", node, &read("dd", "/data/big"))?;
+    let pod = trial.script("story", node, &read("", "/data"))?;
     let disk = "/var/lib/forebay/native";
     // In pieces as large as a fill's: the page cache is the faster for it.
     let make = format!(
-        "busybox dd if=/dev/urandom of={disk} bs=8M count={} 2>/dev/null",
+        "mkdir -p {disk}/dir; busybox dd if=/dev/urandom of={disk}/big bs=8M count={} 2>/dev/null; for n in $(seq {SMALL}); do head -c 50000 /dev/urandom > {disk}/dir/f$n; done",
         BIG >> 23
     );
     let native = cluster.on_node(
         node,
-        &format!("{make}; {}; rm {disk}", read("busybox dd", disk)),
+        &format!("{make}; {}; rm -r {disk}", read("busybox", disk)),
     )?;
-    let [pod, native] = [rate(&pod)?, rate(&native)?];
+    let [(large, small), (native_large, native_small)] = [medians(&pod)?, medians(&native)?];
     Ok(format!(
-        "; a pod reads {pod:.0} MB/s, {:.2} of its node's {native:.0}",
-        pod / native
+        "; a pod reads {:.0} MB/s, {:.2} of its node's disk, and {:.0} small files/s, {:.2}",
+        (READS * BIG) as f64 / 1e6 / large,
+        native_large / large,
+        (SMALL_READS * SMALL) as f64 / small,
+        native_small / small
     ))
 }
 
-/// The median of the groups, in MB/s.
-fn rate(said: &str) -> anyhow::Result<f64> {
+/// A line of shell that says the time, in seconds since the start of the machine, before and after each group.
+fn timed(group: &str) -> String {
+    let now = "cut -f 1 -d \" \" /proc/uptime";
+    format!("{now}; for n in $(seq {GROUPS}); do {group}; {now}; done")
+}
+
+/// The medians of what two such lines said, in seconds.
+fn medians(said: &str) -> anyhow::Result<(f64, f64)> {
     let times = said.lines().map(|line| line.trim().parse::<f64>());
     let times = times
         .collect::<Result<Vec<_>, _>>()
         .with_context(|| format!("no times: {said}"))?;
-    ensure!(times.len() == GROUPS + 1, "{} times: {said}", times.len());
-    let mut seconds: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    seconds.sort_by(f64::total_cmp);
-    Ok((READS * BIG) as f64 / 1e6 / seconds[GROUPS / 2])
+    ensure!(
+        times.len() == 2 * (GROUPS + 1),
+        "{} times: {said}",
+        times.len()
+    );
+    let median = |times: &[f64]| {
+        let mut seconds: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds[GROUPS / 2]
+    };
+    let (large, small) = times.split_at(GROUPS + 1);
+    Ok((median(large), median(small)))
 }

@@ -178,6 +178,21 @@ impl ThrowAway {
         Ok(())
     }
 
+    /// Makes an image of this machine's python3, on all nodes.
+    pub(super) fn python(&self, name: &str) -> anyhow::Result<()> {
+        let image = tempfile::Builder::new().suffix(".tar").tempfile()?;
+        let tar = image.path().display();
+        let made = format!("./python-image.sh library/{name} {tar}");
+        run(&self.dir, self.nodes, &made)?;
+        for node in 1..=self.nodes {
+            let line = format!(
+                ". ./env.sh; on_node ${{PFX}}{node} ctr -n k8s.io images import --all-platforms {tar}"
+            );
+            run(&self.dir, self.nodes, &line)?;
+        }
+        Ok(())
+    }
+
     /// Where the logs of its parts are.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("log")

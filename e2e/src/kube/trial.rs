@@ -3,7 +3,7 @@
 use super::{
     Kubectl, ThrowAway,
     bucket::{self, Bucket},
-    claims, deletion, edits, faults, locality, masters, node_loss, outage,
+    claims, deletion, edits, examples, faults, locality, masters, node_loss, outage,
     reader::Reader,
     secrets, story, tenants, upgrade, warmup,
 };
@@ -45,6 +45,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "claims",
         claim: "claims that users make show what they may see, and keep the Dataset",
         run: claims::run,
+    },
+    Scenario {
+        name: "examples",
+        claim: "the examples of training and Spark run as they are written",
+        run: examples::run,
     },
     Scenario {
         name: "edits",
