@@ -30,6 +30,8 @@ spec:
     image: local/minio:1
     imagePullPolicy: IfNotPresent
     args: [server, --address, ":9000", /data]
+    # A store elsewhere would have processors of its own.
+    resources: {requests: {cpu: "1"}}
     env:
     - {name: MINIO_ROOT_USER, value: USER}
     - {name: MINIO_ROOT_PASSWORD, value: PASSWORD}
