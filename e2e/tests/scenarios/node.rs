@@ -20,7 +20,10 @@ use std::{
     io::Read,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -85,9 +88,13 @@ impl Node {
         }
     }
 
-    /// SIGKILL, and a successor.
-    fn replace_host(&mut self) {
-        self.process.kill();
+    /// SIGKILL, or told to go, and a successor.
+    fn replace_host(&mut self, kill: bool) {
+        if kill {
+            self.process.kill();
+        } else {
+            assert!(self.process.terminate().unwrap().success());
+        }
         self.process = start_host(self.world.dir.path());
     }
 
@@ -363,7 +370,7 @@ fn again(
 }
 
 #[test]
-fn a_killed_fuse_host_is_replaced_under_its_readers() {
+fn a_fuse_host_is_replaced_under_its_readers() {
     let mut node = Node::start();
     let warm = node.world.put("set/warm", 1, 8 << 20);
     let small: Vec<_> = (0..64)
@@ -414,9 +421,9 @@ fn a_killed_fuse_host_is_replaced_under_its_readers() {
                 Ok(())
             })
         });
-        for _ in 0..4 {
+        for kill in [true, false, true, false] {
             thread::sleep(Duration::from_millis(300));
-            node.replace_host();
+            node.replace_host(kill);
         }
         // What is open keeps its mode, whoever opens it again.
         assert_same(&at.join("warm"), warm);
@@ -429,13 +436,49 @@ fn a_killed_fuse_host_is_replaced_under_its_readers() {
     assert_eq!(listing.count(), 10);
     drop(through);
     assert_same(&at.join("warm"), warm);
-    // Told to go, it leaves the mounts to its successor as well.
-    assert!(node.process.terminate().unwrap().success());
-    node.process = start_host(node.world.dir.path());
-    assert_same(&at.join("warm"), warm);
     assert_eq!(node.volumes(), [("1".to_owned(), String::new())]);
     node.detach("1");
     assert!(names(at).is_empty());
+}
+
+#[test]
+fn who_waits_for_masters_is_answered_by_the_successor_of_the_fuse_host() {
+    let mut node = Node::start();
+    let content = node.world.put("x/file", 1, 100_000);
+    node.mount_well("/ns/x", "x");
+    let at = node.attach(&node.volume("1", "/ns/x")).unwrap();
+    let master = node.playground.role("master").next().unwrap().pid;
+    let master = Pid::from_raw(master.cast_signed()).unwrap();
+    kill_process(master, Signal::STOP).unwrap();
+    let (tell, told) = mpsc::channel();
+    let file = at.join("file");
+    let reader = thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        fs::read(file)
+    });
+    let reads = told.recv().unwrap().as_raw_nonzero();
+    let call = format!("/proc/self/task/{reads}/syscall");
+    eventually("it waits for the file to be opened", PATIENCE, || {
+        let call = fs::read_to_string(&call).unwrap_or_default();
+        // openat of x86-64 and arm64.
+        ["257 ", "56 "]
+            .iter()
+            .any(|number| call.starts_with(number))
+    });
+    node.replace_host(false);
+    // Nobody may think that nobody serves the mount, and unmount it, all the while that it is taken over.
+    for _ in 0..20 {
+        let volumes = node.volumes();
+        assert!(volumes.iter().any(|(id, _)| id == "1"), "{volumes:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    kill_process(master, Signal::CONT).unwrap();
+    let bytes = reader.join().unwrap().unwrap();
+    assert_eq!(bytes, content.bytes(0..content.size()).unwrap());
+    eventually("all is well", PATIENCE, || {
+        node.volumes() == [("1".to_owned(), String::new())]
+    });
+    node.detach("1");
 }
 
 #[test]

@@ -121,9 +121,8 @@ impl Clusters {
         let mut places = self.places.lock();
         // Those that nobody connects to, or uses.
         places.retain(|_, place| {
-            place
-                .try_lock()
-                .map_or(true, |cluster| cluster.strong_count() > 0)
+            let used = || place.try_lock().is_ok_and(|c| c.strong_count() > 0);
+            Arc::strong_count(place) > 1 || used()
         });
         places.entry(name).or_default().clone()
     }

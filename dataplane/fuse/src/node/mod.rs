@@ -7,6 +7,7 @@ mod cluster;
 mod keep;
 mod legacy;
 mod service;
+mod slot;
 mod volume;
 
 use crate::{config::NodeConfig, host::keep_awake, metrics::Metrics, wake::Wake};
@@ -20,26 +21,12 @@ use keep::Keep;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use service::Service;
+use slot::{Slot, State};
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Status, transport::Server};
-use volume::{Legacy, Refused, Served};
-
-/// A place for one volume. Its lock is held while it is attached, taken over or detached: one at a time.
-type Slot = Arc<tokio::sync::Mutex<State>>;
-
-/// A volume of this node.
-#[derive(Default)]
-enum State {
-    /// There is none.
-    #[default]
-    None,
-    /// Its mount is there, and nobody answers yet: its masters are away.
-    Waiting(Legacy),
-    /// It is served.
-    Served(Served),
-}
+use volume::{Legacy, Refused};
 
 /// The FUSE host of a node; clones are the same one.
 #[derive(Clone)]
@@ -49,7 +36,7 @@ pub struct NodeHost {
 
 struct Inner {
     clusters: Clusters,
-    slots: Mutex<BTreeMap<String, Slot>>,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     passthrough: bool,
     metrics: Metrics,
     wake: Arc<Wake>,
@@ -242,25 +229,29 @@ impl NodeHost {
         self.forget(id).await;
         // Not if somebody waits for the lock: he would put a volume where nobody looks.
         let mut slots = self.inner.slots.lock();
-        let nobody = |slot: &Slot| Arc::strong_count(slot) == 2;
+        let nobody = |slot: &Arc<Slot>| Arc::strong_count(slot) == 2;
         if slots.get(id).is_some_and(nobody) {
             slots.remove(id);
         }
         ended
     }
 
-    /// Ends all volumes that would not outlive this process.
+    /// Whether the volumes wait for a successor when this process ends.
+    pub fn outlives_process(&self) -> bool {
+        self.inner.keep.is_some()
+    }
+
+    /// Ends all volumes.
     pub async fn close(&self) {
         let ids: Vec<String> = self.inner.slots.lock().keys().cloned().collect();
-        let keeps = self.inner.keep.is_some();
-        for id in ids.into_iter().filter(|_| !keeps) {
+        for id in ids {
             if let Err(error) = self.detach(&id).await {
                 tracing::warn!(volume = id, error = error.message(), "cannot unmount");
             }
         }
     }
 
-    fn slot(&self, id: &str) -> Slot {
+    fn slot(&self, id: &str) -> Arc<Slot> {
         let mut slots = self.inner.slots.lock();
         slots.entry(id.to_owned()).or_default().clone()
     }

@@ -1,11 +1,16 @@
 //! The gRPC service.
 
-use super::{self as node, NodeHost};
+use super::{NodeHost, slot::State};
 use forebay_proto::v1::{
-    AttachRequest, AttachResponse, DetachRequest, DetachResponse, VolumesRequest, VolumesResponse,
-    fuse_host_server::FuseHost, volumes_response::State,
+    AttachRequest, AttachResponse, DetachRequest, DetachResponse, Volume, VolumesRequest,
+    VolumesResponse, fuse_host_server::FuseHost, volumes_response,
 };
 use tonic::{Request, Response, Status, async_trait};
+
+/// Of a volume that is taken over and not served yet.
+const AWAY: &str = "its masters have not answered since the FUSE host started";
+/// Of one that was there, and that somebody is about.
+const BUSY: &str = "it is being taken over, attached or detached";
 
 pub(super) struct Service(pub(super) NodeHost);
 
@@ -36,21 +41,25 @@ impl FuseHost for Service {
         let slots: Vec<_> = self.0.inner.slots.lock().values().cloned().collect();
         let mut volumes = Vec::new();
         for slot in slots {
-            // One that is being attached or detached is not there: whoever does it knows.
-            let Ok(slot) = slot.try_lock() else { continue };
-            let (volume, fault) = match &*slot {
-                node::State::None => continue,
-                node::State::Waiting(legacy) => (
-                    &legacy.volume,
-                    "its masters have not answered since the FUSE host started".to_owned(),
-                ),
-                node::State::Served(served) => (&served.volume, served.fault().await),
+            let Some(state) = slot.try_lock() else {
+                volumes.extend(slot.volume().map(|volume| told(&volume, BUSY)));
+                continue;
             };
-            volumes.push(State {
-                volume: Some(volume.clone()),
-                fault,
-            });
+            match &*state {
+                State::None => {}
+                State::Waiting(legacy) => volumes.push(told(&legacy.volume, AWAY)),
+                State::Served(served) => {
+                    volumes.push(told(&served.volume, &served.fault().await));
+                }
+            }
         }
         Ok(Response::new(VolumesResponse { volumes }))
+    }
+}
+
+fn told(volume: &Volume, fault: &str) -> volumes_response::State {
+    volumes_response::State {
+        volume: Some(volume.clone()),
+        fault: fault.to_owned(),
     }
 }
