@@ -11,7 +11,7 @@ use quick_cache::{
     sync::{Cache, GuardResult},
 };
 use serde::{Deserialize, Serialize};
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc};
 
 /// Of a directory from an under store.
 const DIRECTORY_ACCESS: Access = Access {
@@ -372,34 +372,6 @@ impl InodeCache {
         // An error says that apply changed the row meanwhile: this one is then not kept.
         let _ = guard.insert(row.clone());
         Ok(Some(row))
-    }
-
-    /// Puts rows into memory that will be asked for at once: together they cost less than one by one. What somebody else is
-    /// reading is left to him.
-    pub(crate) fn load_many(
-        &self,
-        reader: &dyn Read,
-        inos: impl Iterator<Item = Ino>,
-    ) -> Result<()> {
-        let mut missing = Vec::new();
-        for ino in inos {
-            let guard = self.rows.get_value_or_guard(&ino, Some(Duration::ZERO));
-            if let GuardResult::Guard(guard) = guard {
-                missing.push((schema::inode(ino), guard));
-            }
-        }
-        if missing.len() < 2 {
-            return Ok(());
-        }
-        missing.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let (keys, guards): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-        for (value, guard) in reader.multi_get(&keys)?.into_iter().zip(guards) {
-            if let Some(bytes) = value {
-                // As above.
-                let _ = guard.insert(Arc::new(decode(&bytes)?));
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn forget(&self, ino: Ino) {

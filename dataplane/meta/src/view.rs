@@ -119,17 +119,6 @@ impl Meta {
         Ok(inode::get(&*now, edge.ino)?.map(|row| row.attr(edge.ino)))
     }
 
-    /// These inodes, and what these names of directories led to when they were last asked for, will be asked for at once.
-    pub fn expect(
-        &self,
-        inos: impl Iterator<Item = Ino>,
-        names: impl Iterator<Item = (Ino, Name)>,
-    ) -> Result<()> {
-        let inos = inos.map(|ino| self.inner(ino));
-        let names = names.filter_map(|(dir, name)| self.hints.get(self.inner(dir), &name));
-        self.cache.load_many(&*self.kv, inos.chain(names))
-    }
-
     /// Up to `limit` entries after a name, in the order of names. The entries of one call are of
     /// one moment.
     pub fn read_dir(

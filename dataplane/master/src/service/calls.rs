@@ -128,9 +128,6 @@ impl Calls {
         questions: Vec<Question>,
         answers: &mut Vec<v1::Answer>,
     ) {
-        if let Ok(tree) = tree {
-            expect(tree, &questions);
-        }
         for (id, what) in questions {
             let tree = match tree {
                 Ok(tree) => tree,
@@ -227,23 +224,6 @@ fn method(what: &Asked) -> &'static str {
         Asked::RemoveDir(_) => "RemoveDir",
         Asked::SetAttr(_) => "SetAttr",
     }
-}
-
-/// Reads what questions are about together, as far as it is not in memory.
-fn expect(namespace: &Namespace, questions: &[Question]) {
-    let inos = questions.iter().filter_map(|(_, what)| match what {
-        Asked::GetAttr(asked) => Some(Ino(asked.ino)),
-        _ => None,
-    });
-    let names = questions.iter().filter_map(|(_, what)| match what {
-        Asked::Lookup(lookup) => {
-            let name = Name::new(lookup.name.clone()).ok()?;
-            Some((Ino(lookup.parent), name))
-        }
-        _ => None,
-    });
-    // What fails here fails again when it is answered.
-    let _ = namespace.meta().expect(inos, names);
 }
 
 /// The answer to a question, if nothing must be waited for.
